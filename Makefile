@@ -1,0 +1,55 @@
+# Everything a person or CI does here. `make` alone lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LOCK := requirements/dev.txt
+
+.PHONY: help setup demo test lint types layers bpmn unit engine lock format clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Install everything into .venv, at the locked versions
+
+$(STAMP): $(LOCK) requirements/uv.txt pyproject.toml hack/setup.sh
+	@PYTHON=$(PYTHON) hack/setup.sh $(VENV)
+	@touch $@
+
+demo: setup ## Run the order example on the embedded engine and show what was routed where
+	@$(BIN)/python examples/order/demo.py
+
+test: lint types layers bpmn unit engine ## Everything CI checks
+
+lint: setup ## Style: ruff
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup ## Types: mypy, strict
+	@$(BIN)/mypy
+
+layers: setup ## Which package may import which: import-linter
+	@$(BIN)/lint-imports
+
+bpmn: setup ## The kernel's and the examples' BPMN: bpmnlint with Camunda's rules
+	@$(BIN)/python hack/lint-bpmn.py
+
+unit: setup ## Unit tests
+	@$(BIN)/pytest tests/unit -q
+
+engine: setup ## Tests on the real Camunda broker
+	@$(BIN)/pytest tests/engine -q
+
+format: setup ## Format the code
+	@$(BIN)/ruff check --fix-only -q .
+	@$(BIN)/ruff format .
+
+lock: setup ## Lock the dependencies anew, with hashes
+	@hack/lock.sh $(BIN)/uv
+
+clean: ## Remove what was installed and built here; the cache in ~/.cache/prokos stays
+	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
