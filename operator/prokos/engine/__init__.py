@@ -1,0 +1,47 @@
+"""L1, the state engine: the only package that talks to Camunda 8."""
+
+from prokos.engine.client import (
+    DeployedProcess,
+    EngineClient,
+    ProcessInstance,
+    ProcessResult,
+    Topology,
+    to_json,
+)
+from prokos.engine.connection import Connection
+from prokos.engine.errors import (
+    AccessDeniedError,
+    BackpressureError,
+    EngineError,
+    EngineUnavailableError,
+    NotFoundError,
+    PayloadTooLargeError,
+    RejectedError,
+)
+from prokos.engine.job import Job
+from prokos.engine.retry import RetryPolicy
+from prokos.engine.source import JobSource, Slots
+from prokos.engine.steps import StepRefusedError, StepRunner
+
+__all__ = [
+    "AccessDeniedError",
+    "BackpressureError",
+    "Connection",
+    "DeployedProcess",
+    "EngineClient",
+    "EngineError",
+    "EngineUnavailableError",
+    "Job",
+    "JobSource",
+    "NotFoundError",
+    "PayloadTooLargeError",
+    "ProcessInstance",
+    "ProcessResult",
+    "RejectedError",
+    "RetryPolicy",
+    "Slots",
+    "StepRefusedError",
+    "StepRunner",
+    "Topology",
+    "to_json",
+]

@@ -1,0 +1,180 @@
+"""How to reach an engine: address, TLS and credentials, and the gRPC channel made from them."""
+
+from __future__ import annotations
+
+import base64
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+from pyzeebe import create_insecure_channel, create_oauth2_client_credentials_channel, create_secure_channel
+
+from prokos.engine.errors import AccessDeniedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from prokos.resources.system import ExternalEngine, SecretValue
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    # A restarted broker must be found again within a beat; gRPC's own ceiling is two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # The broker fills activation responses up to its own message limit of 4 MB, plus headers.
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OAuth:
+    """OAuth 2 client credentials."""
+
+    token_url: str
+    client_id: str
+    client_secret: str
+    audience: str | None = None
+    scope: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Basic:
+    """User name and password."""
+
+    username: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Everything a client needs to reach an engine."""
+
+    address: str
+    tls: bool = False
+    ca_file: str | None = None
+    oauth: OAuth | None = None
+    basic: Basic | None = None
+
+    def __repr__(self) -> str:
+        way = "oauth" if self.oauth else "basic" if self.basic else "no credentials"
+        return f"Connection({self.address}, tls={self.tls}, {way})"
+
+    def open_channel(self) -> grpc.aio.Channel:
+        """Open a channel; the connection itself is made lazily, by the first command."""
+        if not self.tls:
+            return create_insecure_channel(self.address, channel_options=CHANNEL_OPTIONS)
+        roots = Path(self.ca_file).read_bytes() if self.ca_file else None
+        credentials = grpc.ssl_channel_credentials(root_certificates=roots)
+        if self.oauth is not None:
+            return create_oauth2_client_credentials_channel(
+                grpc_address=self.address,
+                client_id=self.oauth.client_id,
+                client_secret=self.oauth.client_secret,
+                authorization_server=self.oauth.token_url,
+                scope=self.oauth.scope,
+                audience=self.oauth.audience,
+                channel_credentials=credentials,
+                channel_options=CHANNEL_OPTIONS,
+            )
+        if self.basic is not None:
+            plugin = grpc.metadata_call_credentials(_BasicAuth(self.basic))
+            credentials = grpc.composite_channel_credentials(credentials, plugin)
+        return create_secure_channel(
+            self.address, channel_options=CHANNEL_OPTIONS, channel_credentials=credentials
+        )
+
+    def to_environment(self) -> dict[str, str]:
+        """The variables from which `from_environment` makes this connection again, for child processes."""
+        values = {
+            "PROKOS_ENGINE_ADDRESS": self.address,
+            "PROKOS_ENGINE_TLS": "true" if self.tls else None,
+            "PROKOS_ENGINE_CA_FILE": self.ca_file,
+        }
+        if self.oauth:
+            values |= {
+                "PROKOS_ENGINE_OAUTH_TOKEN_URL": self.oauth.token_url,
+                "PROKOS_ENGINE_OAUTH_CLIENT_ID": self.oauth.client_id,
+                "PROKOS_ENGINE_OAUTH_CLIENT_SECRET": self.oauth.client_secret,
+                "PROKOS_ENGINE_OAUTH_AUDIENCE": self.oauth.audience,
+                "PROKOS_ENGINE_OAUTH_SCOPE": self.oauth.scope,
+            }
+        if self.basic:
+            values |= {
+                "PROKOS_ENGINE_USERNAME": self.basic.username,
+                "PROKOS_ENGINE_PASSWORD": self.basic.password,
+            }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class _BasicAuth(grpc.AuthMetadataPlugin):  # type: ignore[misc]  # grpc has no types
+    """Adds the `authorization` header that Camunda 8.8's gateway reads under basic authentication."""
+
+    def __init__(self, basic: Basic) -> None:
+        token = base64.b64encode(f"{basic.username}:{basic.password}".encode()).decode()
+        self._metadata = (("authorization", f"Basic {token}"),)
+
+    def __call__(
+        self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback
+    ) -> None:
+        callback(self._metadata, None)
+
+
+def from_environment(environ: Mapping[str, str] = os.environ) -> Connection | None:
+    """Read a connection from `PROKOS_ENGINE_*`; None when no address is set."""
+    address = environ.get("PROKOS_ENGINE_ADDRESS")
+    if not address:
+        return None
+    oauth = basic = None
+    if token_url := environ.get("PROKOS_ENGINE_OAUTH_TOKEN_URL"):
+        oauth = OAuth(
+            token_url=token_url,
+            client_id=environ["PROKOS_ENGINE_OAUTH_CLIENT_ID"],
+            client_secret=environ["PROKOS_ENGINE_OAUTH_CLIENT_SECRET"],
+            audience=environ.get("PROKOS_ENGINE_OAUTH_AUDIENCE"),
+            scope=environ.get("PROKOS_ENGINE_OAUTH_SCOPE"),
+        )
+    if username := environ.get("PROKOS_ENGINE_USERNAME"):
+        basic = Basic(username=username, password=environ.get("PROKOS_ENGINE_PASSWORD", ""))
+    tls = environ.get("PROKOS_ENGINE_TLS", "").lower() in {"1", "true", "yes"}
+    if (oauth or basic) and not tls:
+        raise AccessDeniedError("engine credentials are set, but PROKOS_ENGINE_TLS is not: they would be in the clear")
+    return Connection(address, tls=tls, ca_file=environ.get("PROKOS_ENGINE_CA_FILE"), oauth=oauth, basic=basic)
+
+
+def read_secret(value: SecretValue, environ: Mapping[str, str] = os.environ) -> str:
+    """The value a reference points to.
+
+    Raises:
+        AccessDeniedError: The variable is not set, the file cannot be read, or only a cluster could resolve it.
+    """
+    if value.env is not None:
+        if value.env not in environ:
+            raise AccessDeniedError(f"environment variable {value.env} is not set")
+        return environ[value.env]
+    if value.file is not None:
+        try:
+            return Path(value.file).read_text().rstrip("\n")
+        except OSError as error:
+            raise AccessDeniedError(f"secret file {value.file}: {error.strerror}") from error
+    raise AccessDeniedError("secretKeyRef can only be resolved in a cluster; use env or file")
+
+
+def from_resource(engine: ExternalEngine, environ: Mapping[str, str] = os.environ) -> Connection:
+    """The connection that `spec.engine.external` of a ProkOS resource describes."""
+    oauth = basic = None
+    if settings := engine.oauth:
+        oauth = OAuth(
+            token_url=settings.token_url,
+            client_id=settings.client_id,
+            client_secret=read_secret(settings.client_secret, environ),
+            audience=settings.audience,
+            scope=settings.scope,
+        )
+    if engine.basic:
+        basic = Basic(engine.basic.username, read_secret(engine.basic.password, environ))
+    return Connection(
+        engine.address, tls=engine.tls.enabled, ca_file=engine.tls.ca_file, oauth=oauth, basic=basic
+    )

@@ -1,0 +1,57 @@
+"""What the engine can answer besides success, in terms a caller can act on."""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+
+
+class EngineError(Exception):
+    """The engine refused a command, or could not be asked. The message is the engine's own."""
+
+
+class EngineUnavailableError(EngineError):
+    """The engine cannot be reached, does not answer in time, or has no leader: try again later."""
+
+
+class BackpressureError(EngineError):
+    """The engine takes no more work just now; the command was not executed."""
+
+
+class NotFoundError(EngineError):
+    """What the command names does not exist, or no longer: a job that ended, a process not deployed."""
+
+
+class RejectedError(EngineError):
+    """The command is wrong for the state of the engine, or wrong in itself; repeating it cannot help."""
+
+
+class PayloadTooLargeError(RejectedError):
+    """The variables exceed what the engine can store in one record (4 MB, in effect about 2 MB)."""
+
+
+class AccessDeniedError(EngineError):
+    """The engine does not accept our credentials, or they do not allow this command."""
+
+
+_BY_STATUS: dict[grpc.StatusCode, type[EngineError]] = {
+    grpc.StatusCode.RESOURCE_EXHAUSTED: BackpressureError,
+    grpc.StatusCode.UNAVAILABLE: EngineUnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: EngineUnavailableError,
+    grpc.StatusCode.ABORTED: EngineUnavailableError,
+    grpc.StatusCode.CANCELLED: EngineUnavailableError,
+    grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.UNAUTHENTICATED: AccessDeniedError,
+    grpc.StatusCode.PERMISSION_DENIED: AccessDeniedError,
+}
+
+_TOO_LARGE = ("larger than max", "EXCEEDED_BATCH_RECORD_SIZE", "exceeds the maximum size")
+"""How gRPC (both sides) and the broker word a payload beyond their limits, in whatever status."""
+
+
+def from_grpc(error: grpc.aio.AioRpcError) -> EngineError:
+    """Translate a gRPC error. A payload that is too large would otherwise look like back-pressure."""
+    details = error.details() or ""
+    if any(words in details for words in _TOO_LARGE):
+        return PayloadTooLargeError(details)
+    return _BY_STATUS.get(error.code(), RejectedError)(details or error.code().name)

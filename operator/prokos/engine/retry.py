@@ -1,0 +1,54 @@
+"""The one policy by which engine commands are repeated: jittered exponential back-off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import tenacity
+
+from prokos.engine.errors import BackpressureError, EngineUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How patiently a command is repeated. Times are seconds."""
+
+    initial: float = 0.02
+    """First back-off. Back-pressure on a busy broker passes within tens of milliseconds."""
+    maximum: float = 2.0
+    """Longest back-off: a broker that came back is used again within this time."""
+    patience: float | None = None
+    """Give up after this long; None never gives up, and ends only by cancellation."""
+
+    async def run(self, command: Callable[[], Awaitable[T]], *, idempotent: bool) -> T:
+        """Run a command until it succeeds or fails for good.
+
+        Args:
+            command: Makes one attempt. It raises `EngineError`s.
+            idempotent: Whether the command may be repeated when it is unknown if it was executed (a lost
+                connection). Back-pressure is always repeated: there the engine has not executed anything.
+        """
+        transient: tuple[type[Exception], ...] = (BackpressureError,)
+        if idempotent:
+            transient += (EngineUnavailableError,)
+        try:
+            # The rule is that the first attempt succeeds; the retrying machinery is only paid for after it failed.
+            return await command()
+        except transient:
+            if self.patience == 0:
+                raise
+        stop = tenacity.stop_never if self.patience is None else tenacity.stop_after_delay(self.patience)
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(transient),
+            wait=tenacity.wait_random_exponential(multiplier=self.initial, max=self.maximum),
+            stop=stop,
+            reraise=True,
+        )
+        return await retrying(command)

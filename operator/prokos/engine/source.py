@@ -1,0 +1,181 @@
+"""Where jobs come from: a stream for those the engine makes now, polls for those that waited.
+
+A stream alone never sees jobs that were there before it and lets an old backlog starve; polls alone are slow. So
+both run, in two modes. While the consumer keeps up, the stream is open and a slow poll looks for what it missed.
+When the consumer falls behind, the stream is closed and polls take the oldest jobs, as many as there is room for,
+until one comes back short: then the backlog is gone and the stream opens again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+import structlog
+
+from prokos.engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from prokos.engine.client import EngineClient
+    from prokos.engine.job import Job
+
+log = structlog.get_logger(__name__)
+
+STREAM_RETRY = 1.0
+"""Seconds between attempts to open a stream that broke; polls go on meanwhile."""
+
+FRESH = 0.8
+"""Share of its lease within which a job that waited here is still handed on; an older one the engine offers again."""
+
+
+GATHER = 0.02
+"""Seconds to wait for more free slots before a poll while behind."""
+
+
+class Slots:
+    """How many jobs one consumer may hold at a time."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.used = 0
+        self._released = asyncio.Event()
+
+    @property
+    def free(self) -> int:
+        """Slots nobody uses."""
+        return max(self.size - self.used, 0)
+
+    def take(self) -> None:
+        """Use a slot; the consumer has waited for it."""
+        self.used += 1
+
+    def release(self) -> None:
+        """Give a slot back."""
+        self.used -= 1
+        self._released.set()
+
+    async def wait_free(self, count: int = 1) -> None:
+        """Wait until that many slots are free, without taking them."""
+        while self.free < count:
+            self._released.clear()
+            await self._released.wait()
+
+
+class JobSource:
+    """Jobs of one type, handed to a consumer that never holds more than its slots."""
+
+    def __init__(
+        self,
+        client: EngineClient,
+        job_type: str,
+        *,
+        worker: str,
+        lease: float,
+        slots: Slots,
+        poll_interval: float,
+    ) -> None:
+        self.client = client
+        self.job_type = job_type
+        self.worker = worker
+        self.lease = lease
+        self.slots = slots
+        self.poll_interval = poll_interval
+        self._buffer: deque[tuple[float, Job]] = deque()
+        self._arrived = asyncio.Event()
+        self._poll_now = asyncio.Event()
+        self._behind = False
+        self._caught_up = asyncio.Event()
+        self._caught_up.set()
+
+    async def run(self, handle: Callable[[Job], Awaitable[None]]) -> None:
+        """Hand every job to `handle`, which owns the job's slot and releases it when the job is done with.
+
+        Runs until it is cancelled; lost connections are mended.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._stream())
+            tasks.create_task(self._poll())
+            while True:
+                await self.slots.wait_free()
+                job = await self._next()
+                self.slots.take()
+                await handle(job)
+
+    async def _next(self) -> Job:
+        while True:
+            while self._buffer:
+                arrival, job = self._buffer.popleft()
+                if time.monotonic() - arrival < self.lease * FRESH:
+                    return job
+            self._arrived.clear()
+            if self._behind:
+                self._poll_now.set()
+            await self._arrived.wait()
+
+    def _accept(self, job: Job) -> None:
+        self._buffer.append((time.monotonic(), job))
+        self._arrived.set()
+
+    async def _stream(self) -> None:
+        while True:
+            await self._caught_up.wait()
+            # Whatever came between the last poll and this stream's start is nobody's but a poll's.
+            self._poll_now.set()
+            stream = self.client.stream_jobs(self.job_type, worker=self.worker, lease=self.lease)
+            try:
+                async for job in stream:
+                    self._accept(job)
+                    if len(self._buffer) > self.slots.size:
+                        self._behind = True
+                        self._caught_up.clear()
+                        break
+            except EngineError as error:
+                log.debug("job stream broke", job_type=self.job_type, error=str(error))
+                await asyncio.sleep(STREAM_RETRY)
+            else:
+                if not self._behind:
+                    await asyncio.sleep(STREAM_RETRY)
+            finally:
+                await stream.aclose()
+
+    async def _poll(self) -> None:
+        while True:
+            await self._wait_room()
+            room = self.slots.free - len(self._buffer)
+            if room > 0:
+                jobs = await self._activate(room)
+                self._behind = len(jobs) == room
+                if not self._behind:
+                    self._caught_up.set()
+                else:
+                    self._caught_up.clear()
+            # While behind, the next poll is due when the consumer has used up what this one brought.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if self._behind else self.poll_interval):
+                    await self._poll_now.wait()
+            self._poll_now.clear()
+
+    async def _wait_room(self) -> None:
+        await self.slots.wait_free()
+        if self._behind:
+            # Slots come free one by one; a poll for each would cost the engine a command per job.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GATHER):
+                    await self.slots.wait_free(self.slots.size // 4)
+
+    async def _activate(self, limit: int) -> list[Job]:
+        try:
+            jobs = await self.client.activate_jobs(
+                self.job_type, worker=self.worker, limit=limit, lease=self.lease
+            )
+        except EngineError as error:
+            log.warning("cannot poll jobs", job_type=self.job_type, error=str(error))
+            return []
+        for job in jobs:
+            self._accept(job)
+        return jobs

@@ -1,0 +1,37 @@
+"""Structured logs: JSON lines for machines, or text for a person at a terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import structlog
+
+
+def configure_logging() -> None:
+    """Set up structlog for this process.
+
+    `PROKOS_LOG_FORMAT` is `json` or `text` (default: text on a terminal), `PROKOS_LOG_LEVEL` a level's name.
+    """
+    chosen = os.environ.get("PROKOS_LOG_FORMAT") or ("text" if sys.stderr.isatty() else "json")
+    level = logging.getLevelNamesMapping().get(os.environ.get("PROKOS_LOG_LEVEL", "INFO").upper(), logging.INFO)
+    renderer: structlog.typing.Processor
+    if chosen == "json":
+        renderer = structlog.processors.JSONRenderer(ensure_ascii=False)
+        exceptions: structlog.typing.Processor = structlog.processors.dict_tracebacks
+    else:
+        renderer = structlog.dev.ConsoleRenderer()
+        exceptions = structlog.dev.set_exc_info
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            exceptions,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
