@@ -1,0 +1,169 @@
+"""Starting, cancelling and mending process instances."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from prokos.cli.output import FAILED, INVALID, OutputFormat, print_error, print_json, print_note
+from prokos.cli.running import connection_or_exit, get_json, get_or_exit, runtime_or_exit
+from prokos.dev.state import Runtime, StateDirectory
+from prokos.engine import EngineClient, EngineError, EngineUnavailableError, NotFoundError, RetryPolicy, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from prokos.engine import Connection, ProcessResult
+
+PATIENCE = 10.0
+"""Seconds a command repeats what a busy or restarting engine refuses."""
+
+WATCH_INTERVAL = 0.5
+"""Seconds between looks at the tasks of a process that is waited for."""
+
+
+def open_client(connection: Connection) -> EngineClient:
+    """A client that gives up in a time a person waits."""
+    return EngineClient(connection, RetryPolicy(patience=PATIENCE))
+
+
+async def start_process(
+    process: str, variables: dict[str, Any], wait: bool, timeout: float, state: Path | None, output: OutputFormat
+) -> int:
+    """`prokos run`."""
+    connection = connection_or_exit(state)
+    runtime = Runtime.read(StateDirectory.find(state))
+    async with open_client(connection) as client:
+        try:
+            if not wait:
+                instance = await client.create_instance(process, variables)
+                if output is OutputFormat.JSON:
+                    print_json({"instance": str(instance.key), "process": process, "version": instance.version})
+                else:
+                    print(f"started {process} version {instance.version}, instance {instance.key}")  # noqa: T201
+                return 0
+            result = await run_and_watch(client, process, variables, timeout, runtime.pdo if runtime else None)
+        except NotFoundError:
+            print_error(f"no process {process!r} is deployed; see: prokos status")
+            return INVALID
+        except ValueError as error:
+            print_error(f"variables: {error}")
+            return INVALID
+        except EngineUnavailableError as error:
+            print_error(f"{process} has not ended within {timeout:g} s, or the engine is away: {error}")
+            return FAILED
+        except EngineError as error:
+            print_error(str(error))
+            return FAILED
+    if isinstance(result, str):
+        print_error(result)
+        return FAILED
+    print_result(result, output)
+    return 0
+
+
+async def run_and_watch(
+    client: EngineClient, process: str, variables: Mapping[str, Any], timeout: float, pdo: str | None
+) -> ProcessResult | str:
+    """Run an instance to its end, or until one of its tasks becomes an incident: then say which and why.
+
+    Raises:
+        EngineError: The engine refuses, is away, or the time is over.
+    """
+    running = asyncio.create_task(client.run_instance(process, variables, timeout=timeout))
+    watching = asyncio.create_task(_first_incident(pdo, process, time.time())) if pdo else None
+    sides: set[asyncio.Task[Any]] = {running, watching} if watching else {running}
+    await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if running.done():
+            return await running
+        assert watching is not None  # noqa: S101 - something is done, and it is not `running`
+        return await watching
+    finally:
+        for side in sides:
+            side.cancel()
+        with contextlib.suppress(asyncio.CancelledError, EngineError):
+            await asyncio.gather(*sides, return_exceptions=True)
+
+
+async def _first_incident(pdo: str, process: str, since: float) -> str:
+    """Wait for an incident of the only instance of the process that has shown tasks since; never ends otherwise."""
+    while True:
+        await asyncio.sleep(WATCH_INTERVAL)
+        found = await asyncio.to_thread(get_json, pdo, "/tasks?limit=1000") or []
+        recent = [task for task in found if task["process"] == process and task["seen"] >= since - 1]
+        stuck = [task for task in recent if task["state"] in {"incident", "refused"}]
+        if stuck and len({task["instance"] for task in recent}) == 1:
+            task = stuck[0]
+            return (
+                f"instance {task['instance']} of {process} has an incident at {task['element']}: {task['message']}\n"
+                f"  when its cause is gone: prokos retry {task['job']}"
+            )
+
+
+def print_result(result: ProcessResult, output: OutputFormat) -> None:
+    """Print how an instance ended."""
+    if output is OutputFormat.JSON:
+        print_json(
+            {
+                "instance": str(result.key),
+                "process": result.process_id,
+                "version": result.version,
+                "variables": result.variables,
+            }
+        )
+        return
+    print(f"{result.process_id} version {result.version}, instance {result.key}: ended")  # noqa: T201
+    for name, value in sorted(result.variables.items()):
+        print(f"  {name} = {to_json({'': value})[4:-1]}")  # noqa: T201
+
+
+async def publish_message(name: str, key: str, variables: dict[str, Any], ttl: float, state: Path | None) -> int:
+    """`prokos publish`."""
+    async with open_client(connection_or_exit(state)) as client:
+        try:
+            await client.publish_message(name, key, variables, ttl=ttl)
+        except EngineError as error:
+            print_error(str(error))
+            return FAILED
+    print_note(f"published {name}, correlation key {key!r}, kept for {ttl:g} s")
+    return 0
+
+
+async def cancel_instance(instance: int, state: Path | None) -> int:
+    """`prokos cancel`."""
+    async with open_client(connection_or_exit(state)) as client:
+        try:
+            await client.cancel_instance(instance)
+        except NotFoundError:
+            print_error(f"no process instance {instance} runs")
+            return FAILED
+        except EngineError as error:
+            print_error(str(error))
+            return FAILED
+    print_note(f"cancelled {instance}")
+    return 0
+
+
+async def retry_task(job: str, state: Path | None) -> int:
+    """`prokos retry`: the element instance with the incident is replaced by a new one."""
+    pdo = runtime_or_exit(state).pdo
+    found = [task for task in get_or_exit(pdo, "/tasks?limit=1000", "pdo") if task["job"] == job]
+    if not found:
+        print_error(f"the PDO does not remember a task with job {job}; see: prokos tasks")
+        return FAILED
+    task = found[0]
+    async with open_client(connection_or_exit(state)) as client:
+        try:
+            await client.restart_element(int(task["instance"]), task["element"], int(task["elementInstance"]))
+        except NotFoundError:
+            print_error(f"instance {task['instance']} is gone")
+            return FAILED
+        except EngineError as error:
+            print_error(str(error))
+            return FAILED
+    print_note(f"{task['element']} of instance {task['instance']} starts again")
+    return 0

@@ -1,0 +1,62 @@
+"""Reaching a running system: its engine, its PDO, its kernel."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+from prokos.cli.output import NOT_RUNNING, print_error
+from prokos.dev.state import Runtime, StateDirectory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from prokos.engine import Connection
+
+STATUS_TIMEOUT = 5.0
+"""Seconds to wait for a status API."""
+
+
+def runtime_or_exit(state: Path | None) -> Runtime:
+    """The running embedded system, or one line and exit code 3."""
+    directory = StateDirectory.find(state)
+    runtime = Runtime.read(directory)
+    if runtime is None:
+        print_error(f"nothing runs in {directory.root}; start it with: prokos dev")
+        raise SystemExit(NOT_RUNNING)
+    return runtime
+
+
+def connection_or_exit(state: Path | None) -> Connection:
+    """The engine named by `PROKOS_ENGINE_ADDRESS`, else that of the running embedded system."""
+    from prokos.engine.connection import from_environment
+
+    connection = from_environment()
+    if connection is None:
+        import os
+
+        connection = from_environment({**os.environ, **runtime_or_exit(state).engine})
+    if connection is None:
+        print_error("the running system did not say where its engine is")
+        raise SystemExit(NOT_RUNNING)
+    return connection
+
+
+def get_json(address: str, path: str) -> Any:
+    """GET a document of a status API; None when it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=STATUS_TIMEOUT) as response:  # noqa: S310
+            return json.loads(response.read())
+    except (urllib.error.URLError, OSError, ValueError):
+        return None
+
+
+def get_or_exit(address: str, path: str, part: str) -> Any:
+    """GET a document, or one line and exit code 3."""
+    document = get_json(address, path)
+    if document is None:
+        print_error(f"the {part} at {address} does not answer; see: prokos status, prokos logs {part}")
+        raise SystemExit(NOT_RUNNING)
+    return document

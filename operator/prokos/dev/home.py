@@ -1,0 +1,201 @@
+"""The embedded home: desired state from manifests, workers and PDO as child processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import structlog
+
+from prokos.dev.children import Children, ChildSpec
+from prokos.kernel import Desired, DesiredProcess, Observed, WorkerState
+from prokos.processes import check_manifests
+from prokos.resources import ProkOS, ProkOSSpec, TaskExecutor, TaskRoute
+from prokos.tde.deployment import WorkerDeployment, build_worker_deployment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from prokos.dev.state import StateDirectory
+    from prokos.processes import Definition
+    from prokos.resources.problems import Problem
+
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Variables of our environment that every child gets; everything else is named by its resource or stays out."""
+
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+"""What the PDO needs besides, to reach a model provider."""
+
+PDO = "pdo"
+
+log = structlog.get_logger("prokos.dev")
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Addresses (host:port) of this system's own services, chosen once."""
+
+    pdo: str
+    hints: str
+    kernel: str
+
+
+class EmbeddedHome:
+    """A laptop as the home of a system. Implements `prokos.kernel.Home`."""
+
+    def __init__(self, state: StateDirectory, manifests: Sequence[Path], ports: Ports) -> None:
+        self.state = state
+        self.manifests = [*manifests, state.manifests]
+        self.ports = ports
+        self.children = Children()
+        self.problems: list[Problem] = []
+        self.engine_environment: Mapping[str, str] = {}
+        self._desired = Desired()
+
+    # --- desired state ----------------------------------------------------------------------------------------
+
+    def reload(self) -> list[Problem]:
+        """Read the manifests. With an error in them the desired state stays what it was: all or nothing."""
+        checked = check_manifests(self.manifests)
+        self.problems = list(checked.problems)
+        if not checked.errors:
+            loaded = checked.loaded
+            self._desired = Desired(
+                system=next((system.spec for system in loaded.only(ProkOS)), ProkOSSpec()),
+                executors={executor.metadata.name: executor for executor in loaded.only(TaskExecutor)},
+                processes={process.name: process for process in map(_desired_process, checked.definitions)},
+                routes=tuple(loaded.only(TaskRoute)),
+            )
+        return self.problems
+
+    def desired(self) -> Desired:
+        """The desired state as it was last read without an error."""
+        return self._desired
+
+    # --- workers ----------------------------------------------------------------------------------------------
+
+    async def ensure_workers(self, executor: TaskExecutor) -> None:
+        """One child process per worker."""
+        deployment = build_worker_deployment(executor, self.engine_environment, self.ports.hints)
+        wanted = {worker_name(deployment.name, index) for index in range(deployment.replicas)}
+        for name in self._worker_names(deployment.name) - wanted:
+            self.children.remove(name)
+        for name in wanted:
+            self.children.ensure(self._worker_spec(name, deployment))
+
+    def _worker_spec(self, name: str, deployment: WorkerDeployment) -> ChildSpec:
+        document = self.state.run / f"{deployment.name}-{deployment.revision}.json"
+        document.write_text(deployment.document)
+        work = self.state.work(deployment.name)
+        work.mkdir(parents=True, exist_ok=True)
+        environment = {
+            **passed_on(),
+            **deployment.environment,
+            **{name: os.environ[name] for name in deployment.secret_environment if name in os.environ},
+            "PROKOS_EXECUTOR_FILE": str(document),
+            "PROKOS_WORKDIR": str(work),
+        }
+        return ChildSpec(
+            name=name,
+            argv=(sys.executable, "-m", "prokos.tde"),
+            environment=environment,
+            directory=work,
+            log_file=self.state.logs / f"{deployment.name}.log",
+            revision=deployment.revision,
+        )
+
+    def _worker_names(self, executor: str) -> set[str]:
+        return {name for name in self.children.names() if name.rpartition("/")[0] == executor}
+
+    async def remove_workers(self, name: str) -> None:
+        """End them; tasks they run are finished first."""
+        for worker in self._worker_names(name):
+            self.children.remove(worker)
+
+    async def ensure_pdo(self) -> None:
+        """The PDO as a child process."""
+        system = self._desired.system
+        secret = system.router.api_key.env if system.router.api_key else None
+        environment = {
+            **passed_on(PROXY_VARIABLES),
+            **self.engine_environment,
+            **({secret: os.environ[secret]} if secret and secret in os.environ else {}),
+            "PROKOS_LOG_FORMAT": "json",
+            "PROKOS_REGISTRY": str(self.state.registry),
+            "PROKOS_PDO_ADDRESS": self.ports.pdo,
+            "PROKOS_HINTS_ADDRESS": self.ports.hints,
+        }
+        settings = json.dumps([system.pdo.model_dump(mode="json"), system.router.model_dump(mode="json")])
+        self.children.ensure(
+            ChildSpec(
+                name=PDO,
+                argv=(sys.executable, "-m", "prokos.pdo"),
+                environment=environment,
+                directory=self.state.root,
+                log_file=self.state.logs / "pdo.log",
+                revision=hashlib.sha256(settings.encode()).hexdigest()[:12],
+                grace=10,
+            )
+        )
+
+    # --- observed state ---------------------------------------------------------------------------------------
+
+    async def observe(self) -> Observed:
+        """Look at the child processes, and ask the PDO for its beats."""
+        workers = {name: self.worker_state(name) for name in self._desired.executors}
+        child = self.children.get(PDO)
+        pdo = WorkerState(1, int(bool(child and child.running)), child.restarts if child else 0)
+        return Observed(workers, pdo, await self.beats())
+
+    def worker_state(self, executor: str) -> WorkerState:
+        """The workers of a desired executor."""
+        children = [self.children.get(name) for name in self._worker_names(executor)]
+        present = [child for child in children if child]
+        return WorkerState(
+            wanted=self._desired.executors[executor].spec.scaling.min,
+            running=sum(child.running for child in present),
+            restarts=sum(child.restarts for child in present),
+            message=next((child.message for child in present if child.message), ""),
+        )
+
+    async def beats(self) -> dict[int, float]:
+        """Age of each shard's last beat in seconds."""
+        status = await fetch_json(f"http://{self.ports.pdo}/status") or {}
+        return {shard["shard"]: status["now"] - shard["at"] for shard in status.get("shards", [])}
+
+
+def _desired_process(definition: Definition) -> DesiredProcess:
+    resource = definition.at.resource
+    return DesiredProcess(resource.metadata.name, definition.bpmn, tuple(resource.spec.job_types))
+
+
+def worker_name(executor: str, index: int) -> str:
+    """Name of a worker among the children."""
+    return f"{executor}/{index}"
+
+
+def passed_on(more: Sequence[str] = ()) -> dict[str, str]:
+    """The part of our environment that children get."""
+    kept = {name: os.environ[name] for name in (*PASSED_ON, *more) if name in os.environ}
+    kept |= {name: value for name, value in os.environ.items() if name in {"PROKOS_LOG_LEVEL", "PROKOS_CACHE"}}
+    # Few arenas keep a worker small; its threads hardly allocate.
+    return {**kept, "MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"}
+
+
+async def fetch_json(url: str, timeout: float = 2.0) -> Any:
+    """GET a JSON document of one of our own services; None when it does not answer."""
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout)) as session,
+            session.get(url) as response,
+        ):
+            return await response.json() if response.status == 200 else None
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return None
+

@@ -1,0 +1,69 @@
+"""L0, the microkernel: loads the kernel BPMN into the engine, boots the system and follows its desired state.
+
+It does no more than that. What a system does is done by processes; the kernel only works their jobs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from prokos.engine import StepRunner
+from prokos.kernel.plan import plan_changes
+from prokos.kernel.steps import KernelSteps
+from prokos.processes import kernel_processes
+
+if TYPE_CHECKING:
+    from prokos.engine import DeployedProcess, EngineClient
+    from prokos.kernel.home import Home
+    from prokos.registry import FileRegistry
+
+BOOT_MESSAGE = "prokos.kernel.boot"
+BOOT_KEY = "boot"
+EXECUTOR_CHANGED = "prokos.kernel.executor-changed"
+PROCESS_CHANGED = "prokos.kernel.process-changed"
+
+CHANGE_KEPT = 120.0
+"""Seconds a change waits for a registration of the same resource that is under way."""
+
+log = structlog.get_logger("prokos.kernel")
+
+
+class Kernel:
+    """The microkernel of one system."""
+
+    def __init__(self, client: EngineClient, home: Home, store: FileRegistry, *, worker: str = "kernel") -> None:
+        self.client = client
+        self.home = home
+        self.store = store
+        self.steps = KernelSteps(client, home, store)
+        self._runner = StepRunner(client, self.steps.handlers(), worker=worker)
+
+    async def load(self) -> list[DeployedProcess]:
+        """Deploy the kernel's processes, all or none; the engine keeps versions whose content it has."""
+        return await self.client.deploy(kernel_processes())
+
+    async def boot(self) -> None:
+        """Start the boot process. One that an earlier kernel left unfinished goes on instead."""
+        await self.client.publish_message(BOOT_MESSAGE, BOOT_KEY)
+
+    async def run(self) -> None:
+        """Work the kernel's jobs until cancelled."""
+        await self._runner.run()
+
+    async def follow(self) -> None:
+        """The desired state may have changed: start the registration process of each resource that differs."""
+        desired, registry = self.home.desired(), self.store.load()
+        if desired.system != registry.system:
+            self.store.put_system(desired.system)
+            await self.home.ensure_pdo()
+        for route in desired.routes:
+            self.store.put_route(route)
+        plan = plan_changes(desired, registry)
+        for name in plan.executors:
+            await self.client.publish_message(EXECUTOR_CHANGED, name, {"executor": name}, ttl=CHANGE_KEPT)
+        for name in plan.processes:
+            await self.client.publish_message(PROCESS_CHANGED, name, {"process": name}, ttl=CHANGE_KEPT)
+        if plan:
+            log.info("desired state changed", executors=plan.executors, processes=plan.processes)

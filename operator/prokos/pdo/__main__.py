@@ -1,0 +1,97 @@
+"""A PDO process: `python -m prokos.pdo`, in a pod or under `prokos dev`.
+
+It reads the registry's directory from `PROKOS_REGISTRY`, the engine's connection from `PROKOS_ENGINE_*`, and serves
+its status API on `PROKOS_PDO_ADDRESS` and hints on `PROKOS_HINTS_ADDRESS` (host:port).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from prokos.engine import EngineClient, StepRunner
+from prokos.engine.connection import from_environment
+from prokos.logs import configure_logging
+from prokos.pdo.beat import Heartbeat
+from prokos.pdo.service import Pdo
+from prokos.pdo.status import build_app, receive_hints
+from prokos.registry import FileRegistry
+from prokos.router import RoutingSteps
+
+BEAT_LEASE_MARGIN = 4.0
+"""Seconds a beat's jobs outlive the beat: what a killed PDO delays the heartbeat by."""
+
+log = structlog.get_logger("prokos.pdo")
+
+
+async def serve(registry: Path, status_address: str, hints_address: str) -> None:
+    """Run until SIGTERM or SIGINT."""
+    connection = from_environment()
+    if connection is None:
+        raise SystemExit("PROKOS_ENGINE_ADDRESS is not set: the PDO does not know its engine")
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    async with EngineClient(connection) as client:
+        store = FileRegistry(registry)
+        pdo = Pdo(client, store, worker=f"pdo-{os.getpid()}")
+        heartbeat = Heartbeat(client, pdo)
+        routing = RoutingSteps(store, lambda: pdo.registry, pdo.settled)
+        beats = StepRunner(
+            client,
+            heartbeat.handlers(),
+            worker=pdo.worker,
+            lease=pdo.settings.beat_interval.total_seconds() + BEAT_LEASE_MARGIN,
+            poll_interval=2.0,
+            concurrency=pdo.settings.shards,
+        )
+        routes = StepRunner(client, routing.handlers(), worker=pdo.worker, poll_interval=5.0)
+        runner = web.AppRunner(build_app(pdo, heartbeat), access_log=None)
+        await runner.setup()
+        host, _, port = status_address.rpartition(":")
+        await web.TCPSite(runner, host, int(port)).start()
+        host, _, port = hints_address.rpartition(":")
+        hints = await asyncio.start_server(partial(receive_hints, pdo), host, int(port))
+        log.info("PDO started", worker=pdo.worker, shards=pdo.settings.shards, status=status_address)
+        work = [
+            asyncio.create_task(side)
+            for side in (beats.run(), routes.run(), pdo.flights.keep_leases(), pdo.stop_idle_shards())
+        ]
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for side in (*work, stopping):
+            side.cancel()
+        ended = await asyncio.gather(*work, stopping, return_exceptions=True)
+        pdo.stop()
+        hints.close()
+        await runner.cleanup()
+        for result in ended:
+            if isinstance(result, Exception):
+                raise result
+    log.info("PDO stopped")
+
+
+def main() -> None:
+    """Run; a missing setting is one clear line."""
+    configure_logging()
+    try:
+        asyncio.run(
+            serve(
+                Path(os.environ["PROKOS_REGISTRY"]),
+                os.environ["PROKOS_PDO_ADDRESS"],
+                os.environ["PROKOS_HINTS_ADDRESS"],
+            )
+        )
+    except KeyError as error:
+        sys.exit(f"environment variable {error.args[0]} is not set")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""The PDO at work: scan, tag, route, dispatch, while its heartbeat runs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from prokos.engine import EngineError, JobSource, NotFoundError, PayloadTooLargeError, RejectedError, Slots
+from prokos.pdo.dispatch import start_tde
+from prokos.pdo.flight import InFlight
+from prokos.pdo.journal import Journal
+from prokos.pdo.tagging import element_of, tag
+from prokos.router import ROUTE_MESSAGE, Decision, Element, Refused, decide, element_variable
+
+if TYPE_CHECKING:
+    from prokos.engine import EngineClient, Job
+    from prokos.registry import FileRegistry, Registry
+    from prokos.tde import TaggedTask
+
+log = structlog.get_logger(__name__)
+
+TRANSIENT = 60.0
+"""Seconds for which an outcome holds that was made because the router's model gave no answer."""
+
+DISPATCH_CONCURRENCY = 64
+"""Dispatches under way at a time: enough to keep a broker busy, few enough not to be refused all the time."""
+
+SHARD_KEPT = 15.0
+"""Seconds a shard is scanned after its last beat here: its next beat may be served by another replica."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A task whose route is being decided."""
+
+    job: Job
+    task: TaggedTask
+    slots: Slots
+
+
+@dataclass(slots=True)
+class _Shard:
+    """The job types this PDO scans for one shard."""
+
+    scanned_until: float
+    beat: int = 0
+    scans: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+
+class Pdo:
+    """Scans the job types of the shards whose beats it serves."""
+
+    def __init__(self, client: EngineClient, store: FileRegistry, *, worker: str) -> None:
+        self.client = client
+        self.store = store
+        self.worker = worker
+        self.registry: Registry = store.load()
+        self._signature = store.signature()
+        self.settings = self.registry.system.pdo
+        self.lease = self.settings.lease.total_seconds()
+        self.journal = Journal()
+        self.flights = InFlight(client, self.journal, self.lease)
+        self.shards: dict[int, _Shard] = {}
+        self._routes: dict[Element, tuple[Decision | Refused, float | None]] = {}
+        self._waiting: dict[Element, list[_Waiting]] = defaultdict(list)
+        self._limit = asyncio.Semaphore(DISPATCH_CONCURRENCY)
+        self._dispatches: set[asyncio.Task[None]] = set()
+
+    # --- the registry -----------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Take over what was registered since; forgets decisions, and lets waiting tasks be decided anew."""
+        signature = self.store.signature()
+        if signature == self._signature:
+            return
+        self._signature = signature
+        self.registry = self.store.load()
+        self._routes.clear()
+        for element in list(self._waiting):
+            outcome = decide(element, self.registry)
+            if isinstance(outcome, Decision):
+                self.settled(element, outcome)
+        log.info("registry loaded", executors=len(self.registry.executors), job_types=len(self.registry.job_types))
+
+    # --- scan -------------------------------------------------------------------------------------------------
+
+    def beat(self, shard: int, number: int) -> _Shard:
+        """A beat of a shard is served here: scan its job types, from now until beats stop coming."""
+        self.reload()
+        state = self.shards.setdefault(shard, _Shard(0.0))
+        state.scanned_until = time.monotonic() + self.settings.beat_interval.total_seconds() + SHARD_KEPT
+        state.beat = number
+        self._follow(shard, state)
+        return state
+
+    def _follow(self, shard: int, state: _Shard) -> None:
+        shards = self.settings.shards
+        wanted = {name for name in self.registry.job_types if shard_of(name, shards) == shard}
+        for job_type in set(state.scans) - wanted:
+            state.scans.pop(job_type).cancel()
+        for job_type, scan in list(state.scans.items()):
+            if scan.done():
+                log.error("a scan broke off and starts again", job_type=job_type, exc_info=scan.exception())
+                del state.scans[job_type]
+        for job_type in wanted - set(state.scans):
+            state.scans[job_type] = asyncio.create_task(self._scan(job_type, state))
+
+    async def stop_idle_shards(self) -> None:
+        """Stop scanning for shards whose beats are served elsewhere. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(1)
+            now = time.monotonic()
+            for shard in [number for number, state in self.shards.items() if state.scanned_until < now]:
+                log.warning("no beat of this shard for a while; it is scanned elsewhere, or not at all", shard=shard)
+                self._stop(self.shards.pop(shard))
+
+    def stop(self) -> None:
+        """Stop scanning. What is in flight stays with the engine."""
+        for state in self.shards.values():
+            self._stop(state)
+        self.shards.clear()
+
+    def _stop(self, state: _Shard) -> None:
+        for scan in state.scans.values():
+            scan.cancel()
+
+    async def _scan(self, job_type: str, state: _Shard) -> None:
+        slots = Slots(self.settings.window)
+        source = JobSource(
+            self.client,
+            job_type,
+            worker=self.worker,
+            lease=self.lease,
+            slots=slots,
+            poll_interval=poll_interval(self.settings.scan_interval.total_seconds(), len(state.scans)),
+        )
+
+        async def take(job: Job) -> None:
+            await self._limit.acquire()
+            dispatch = asyncio.create_task(self._handle(job, slots, state.beat))
+            self._dispatches.add(dispatch)
+            dispatch.add_done_callback(self._dispatched)
+
+        await source.run(take)
+
+    def _dispatched(self, done: asyncio.Task[None]) -> None:
+        self._dispatches.discard(done)
+        self._limit.release()
+        if not done.cancelled() and (error := done.exception()):
+            log.error("a dispatch broke off; the task's lease brings it back", exc_info=error)
+
+    # --- tag, route, dispatch ---------------------------------------------------------------------------------
+
+    async def _handle(self, job: Job, slots: Slots, beat: int) -> None:
+        task = tag(job, self.registry, self.lease)
+        self.journal.seen(task, beat)
+        element = element_of(job, self.registry)
+        match self._route(element):
+            case Decision() as decision:
+                await self._dispatch(job, task, decision, slots)
+            case Refused() as refused:
+                await self._refuse(task, refused, slots)
+            case None:
+                await self._request_route(element, _Waiting(job, task, slots))
+
+    def _route(self, element: Element) -> Decision | Refused | None:
+        known = self._routes.get(element)
+        if known is not None and (known[1] is None or time.monotonic() < known[1]):
+            return known[0]
+        outcome = decide(element, self.registry)
+        if isinstance(outcome, Decision | Refused):
+            self._routes[element] = (outcome, None)
+            return outcome
+        return None
+
+    async def _dispatch(self, job: Job, task: TaggedTask, decision: Decision, slots: Slots) -> None:
+        executor = self.registry.executors.get(decision.executor)
+        if executor is None:
+            await self._refuse(task, Refused(f"the executor {decision.executor!r} was removed"), slots)
+            return
+        self.flights.add(task, decision.executor, slots)
+        self.journal.update(task.job_key, "dispatched", decision=decision)
+        try:
+            await start_tde(self.client, task, executor, job.raw_variables)
+        except PayloadTooLargeError as error:
+            self.flights.remove(task.job_key)
+            message = (
+                f"the task's variables ({len(job.raw_variables)} characters) are too large to be passed to its "
+                f"executor: {error}. Map only what it needs with zeebe:input"
+            )
+            await self._fail(task, message, retries=0)
+        except EngineError as error:
+            self.flights.remove(task.job_key)
+            self.journal.update(task.job_key, "failed", message=str(error))
+            # The process of the executor may not be deployed yet: the task comes again.
+            await self._fail(task, f"cannot start the TDE of {decision.executor}: {error}", retries=task.retries)
+
+    async def _request_route(self, element: Element, waiting: _Waiting) -> None:
+        first = element not in self._waiting
+        self._waiting[element].append(waiting)
+        # While its route is decided the task is ours, and its lease is kept like that of a dispatched one.
+        self.flights.add(waiting.task, "", waiting.slots)
+        self.journal.update(waiting.task.job_key, "routing")
+        if first:
+            await self.client.publish_message(
+                ROUTE_MESSAGE, element.route_name, {"element": element_variable(element)}
+            )
+
+    def settled(self, element: Element, outcome: Decision | Refused) -> None:
+        """An element's route was decided: its waiting tasks go on."""
+        expiry = time.monotonic() + TRANSIENT if outcome.transient else None
+        self._routes[element] = (outcome, expiry)
+        for waiting in self._waiting.pop(element, []):
+            if waiting.task.job_key not in self.flights:
+                continue
+            going_on = asyncio.create_task(self._go_on(waiting, outcome))
+            self._dispatches.add(going_on)
+            going_on.add_done_callback(self._dispatches.discard)
+
+    async def _go_on(self, waiting: _Waiting, outcome: Decision | Refused) -> None:
+        async with self._limit:
+            if isinstance(outcome, Decision):
+                await self._dispatch(waiting.job, waiting.task, outcome, waiting.slots)
+            else:
+                await self._refuse(waiting.task, outcome, waiting.slots)
+
+    async def _refuse(self, task: TaggedTask, refused: Refused, slots: Slots) -> None:
+        if not self.flights.remove(task.job_key):
+            slots.release()
+        self.journal.update(task.job_key, "refused", message=refused.message)
+        log.warning("task has no route", job=task.job_key, element=task.element_id, reason=refused.message)
+        # A model that gives no answer may give one later; a missing executor needs a person.
+        left = max(task.retries - 1, 0) if refused.transient else 0
+        await self._fail(task, refused.message, retries=left, backoff=TRANSIENT)
+
+    async def _fail(self, task: TaggedTask, message: str, *, retries: int, backoff: float = 2.0) -> None:
+        try:
+            await self.client.fail_job(task.job_key, message, retries=retries, backoff=backoff if retries else 0)
+        except (NotFoundError, RejectedError):
+            log.info("task is gone", job=task.job_key)
+
+
+def shard_of(job_type: str, shards: int) -> int:
+    """The shard a job type belongs to; the same in every process and version of Python."""
+    return zlib.crc32(job_type.encode()) % shards
+
+
+def poll_interval(configured: float, job_types: int) -> float:
+    """Seconds between polls of one type. With many types they are stretched to 20 polls a second in all."""
+    return max(configured, job_types / 20)

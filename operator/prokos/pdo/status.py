@@ -1,0 +1,65 @@
+"""The PDO's status API and the port where workers say that tasks have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from prokos.pdo.beat import Heartbeat
+    from prokos.pdo.service import Pdo
+
+DEFAULT_LIMIT = 50
+
+log = structlog.get_logger(__name__)
+
+
+def build_status(pdo: Pdo, heartbeat: Heartbeat) -> dict[str, Any]:
+    """The state of this PDO as JSON. Times are seconds since the epoch."""
+    return {
+        "worker": pdo.worker,
+        "now": time.time(),
+        "shards": [
+            {"shard": shard, "beat": number, "at": at} for shard, (number, at) in sorted(heartbeat.last.items())
+        ],
+        "jobTypes": sorted(pdo.registry.job_types),
+        "counts": dict(pdo.journal.counts),
+        "inFlight": pdo.flights.by_executor(),
+    }
+
+
+def build_app(pdo: Pdo, heartbeat: Heartbeat) -> web.Application:
+    """The HTTP API: `/healthz`, `/status`, `/tasks?limit=N`."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def status(_: web.Request) -> web.Response:
+        return web.json_response(build_status(pdo, heartbeat))
+
+    async def tasks(request: web.Request) -> web.Response:
+        text = request.query.get("limit", str(DEFAULT_LIMIT))
+        if not text.isdecimal():
+            raise web.HTTPBadRequest(text=f"limit={text!r} is not a number\n")
+        return web.json_response(pdo.journal.latest(int(text)))
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/status", status), web.get("/tasks", tasks)])
+    return app
+
+
+async def receive_hints(pdo: Pdo, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Read one worker's hints, JSON lines, until it hangs up. A line that is no hint ends the connection."""
+    try:
+        while line := await reader.readline():
+            hint = json.loads(line)
+            pdo.flights.ended(int(hint["job"]), str(hint["outcome"]), str(hint.get("message", "")))
+    except (ValueError, KeyError, TypeError, ConnectionError) as error:
+        log.warning("hint connection closed", error=str(error))
+    finally:
+        writer.close()

@@ -1,0 +1,9 @@
+"""What is registered: executors, processes with all their deployed versions, routes, and the system's settings.
+
+The kernel's registration processes write it; the PDO and the router read it.
+"""
+
+from prokos.registry.files import FileRegistry
+from prokos.registry.model import RegisteredProcess, RegisteredTask, RegisteredVersion, Registry
+
+__all__ = ["FileRegistry", "RegisteredProcess", "RegisteredTask", "RegisteredVersion", "Registry"]

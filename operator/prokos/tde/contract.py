@@ -1,0 +1,177 @@
+"""The executor contract: what one attempt of a task gets, and the four ways it can end.
+
+An executor returns its output (the task completes), or raises `BusinessError` (the process catches it as a
+BPMN error), `RetryableFailure` (the task is tried again after a back-off) or `FatalFailure` (an incident, at
+once: trying again cannot help). Any other exception counts as a `RetryableFailure`.
+
+Execution is at least once: an executor whose effects must not repeat uses `Context.idempotency_key`, which is
+the same in every repetition of an attempt.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
+
+from pydantic import TypeAdapter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+    from pathlib import Path
+
+    from structlog.typing import FilteringBoundLogger
+
+
+class BusinessError(Exception):
+    """An outcome the process is modelled for: it leaves the task through an error boundary event."""
+
+    def __init__(self, code: str, message: str = "", variables: Mapping[str, Any] | None = None) -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+        self.message = message
+        self.variables = dict(variables or {})
+
+
+class RetryableFailure(Exception):  # noqa: N818 - "failure" is the engine's word for it
+    """A technical failure that may pass; `retry_after` overrides the executor's back-off."""
+
+    def __init__(self, message: str, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class FatalFailure(Exception):  # noqa: N818 - "failure" is the engine's word for it
+    """A technical failure that no further attempt can mend; the task becomes an incident at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedTask:
+    """One active task, tagged with the process it belongs to. Keys are the engine's 64-bit keys."""
+
+    process_id: str
+    process_version: int
+    process_instance_key: int
+    element_id: str
+    element_name: str
+    element_instance_key: int
+    job_key: int
+    job_type: str
+    retries: int
+    """Attempts left, this one included."""
+    max_retries: int
+    """Attempts the process gives the task, as far as it is known."""
+    deadline: int
+    """When the engine takes the task back, in milliseconds since the epoch on the engine's clock."""
+    lease: int
+    """Length of the lease that ends at `deadline`, in milliseconds."""
+    tenant_id: str = "<default>"
+    verify: bool = False
+    """The start of this TDE was published more than once: the task may have ended since."""
+
+    def to_variable(self) -> dict[str, Any]:
+        """The form in which the task travels as the TDE's variable `task`."""
+        return asdict(self)
+
+    @classmethod
+    def from_variable(cls, value: Mapping[str, Any]) -> Self:
+        """Read what `to_variable` wrote."""
+        return cls(**value)
+
+
+class Secrets:
+    """The values of an executor's secrets, by the names it declares; they do not print."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> str:
+        try:
+            return self._values[name]
+        except KeyError:
+            raise FatalFailure(f"secret {name!r} is not declared in spec.secrets of the executor") from None
+
+    def __repr__(self) -> str:
+        return f"Secrets({', '.join(sorted(self._values))})"
+
+    def redact(self, text: str) -> str:
+        """Replace every secret value that occurs in `text`, for messages that leave the worker."""
+        for name, value in self._values.items():
+            if value:
+                text = text.replace(value, f"<secret {name}>")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a worker gives its executor for its whole life."""
+
+    name: str
+    workdir: Path
+    concurrency: int
+    secrets: Secrets = field(default_factory=lambda: Secrets({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What belongs to one attempt."""
+
+    idempotency_key: str
+    """Job key and attempts left: equal in repetitions of one attempt, different in the next attempt."""
+    timeout: timedelta
+    log: FilteringBoundLogger
+    task: TaggedTask | None = None
+    """The dispatched task; None when a process calls the TDE itself."""
+
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+
+
+class Executor(ABC, Generic[Input, Output]):
+    """One type of work. Subclass it with the types of its input and output.
+
+    The types may be anything pydantic validates: a model, a dataclass, a TypedDict, `dict[str, Any]`. An output
+    that is not an object becomes the single variable `result`.
+    """
+
+    _input: ClassVar[TypeAdapter[Any]] = TypeAdapter(dict[str, Any])
+    _output: ClassVar[TypeAdapter[Any]] = TypeAdapter(Any)
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for base in getattr(cls, "__orig_bases__", ()):
+            if get_origin(base) is Executor:
+                input_type, output_type = get_args(base)
+                cls._input = TypeAdapter(input_type)
+                cls._output = TypeAdapter(output_type)
+
+    def __init__(self, settings: Any, environment: Environment) -> None:
+        self.settings = settings
+        self.environment = environment
+
+    async def start(self) -> None:
+        """Acquire what lives as long as the worker, such as a connection pool."""
+
+    async def close(self) -> None:
+        """Release it."""
+
+    @abstractmethod
+    async def execute(self, data: Input, context: Context) -> Output:
+        """Do the work of one attempt.
+
+        It is cancelled when its time is over or its task is gone; an executor that started something outside
+        this coroutine ends it then.
+        """
+
+    @classmethod
+    def parse_input(cls, data: Mapping[str, Any]) -> Any:
+        """Validate the input against the executor's type. Raises `pydantic.ValidationError`."""
+        return cls._input.validate_python(data)
+
+    @classmethod
+    def dump_output(cls, output: Any) -> dict[str, Any]:
+        """Turn an output into variables."""
+        dumped = cls._output.dump_python(output, mode="json", by_alias=True)
+        return dumped if isinstance(dumped, dict) else {"result": dumped}

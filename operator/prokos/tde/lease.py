@@ -1,0 +1,67 @@
+"""Keeping what an attempt holds: the lease of its TDE's job and, for a dispatched task, that of its parent's."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from prokos.engine import EngineError, NotFoundError, RejectedError
+from prokos.tde.report import parent_waits
+
+if TYPE_CHECKING:
+    from prokos.engine import EngineClient, Job
+    from prokos.tde.contract import TaggedTask
+
+TDE_LEASE = 20.0
+"""Seconds a TDE's job stays with a worker that shows no sign of life: what a crash delays its tasks by."""
+
+KEEP_SHARE = 4
+"""Leases are renewed this many times in their length. It is also how soon a cancelled task stops its TDE."""
+
+VERIFY_AFTER_MS = 10_000
+"""A TDE that starts to execute this long after its task was leased first asks whether the task is still open.
+
+It must be shorter than `TDE_LEASE`, so that every second execution of one TDE asks: its first one may have
+reported already. Both times are the engine's, so that no other clock matters.
+"""
+
+
+class TaskGoneError(Exception):
+    """The task was cancelled: the attempt must stop, its TDE with it."""
+
+
+class LeaseLostError(Exception):
+    """Another worker may have this TDE's job by now: the attempt must stop and leave everything to that one."""
+
+
+def must_verify(task: TaggedTask, job: Job, lease: float = TDE_LEASE) -> bool:
+    """Whether a task may have ended before its TDE got to execute it."""
+    leased_at = task.deadline - task.lease
+    started_at = job.deadline - int(lease * 1000)
+    return task.verify or not 0 <= started_at - leased_at <= VERIFY_AFTER_MS
+
+
+async def keep(client: EngineClient, job: Job, task: TaggedTask | None, lease: float = TDE_LEASE) -> None:
+    """Renew the leases until cancelled.
+
+    Raises:
+        TaskGoneError: The task or its TDE has ended.
+        LeaseLostError: This process was held up for longer than its lease.
+    """
+    interval = lease / KEEP_SHARE
+    held_until = time.monotonic() + lease
+    while True:
+        await asyncio.sleep(interval)
+        if time.monotonic() > held_until:
+            raise LeaseLostError("this worker was held up for longer than its lease")
+        renewed_at = time.monotonic()
+        try:
+            await client.extend_lease(job.key, lease)
+        except (NotFoundError, RejectedError) as error:
+            raise TaskGoneError(f"the TDE was ended: {error}") from error
+        except EngineError:
+            continue
+        held_until = renewed_at + lease
+        if task is not None and not await parent_waits(client, task):
+            raise TaskGoneError("the task was cancelled")

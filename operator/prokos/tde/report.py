@@ -1,0 +1,98 @@
+"""Reporting an attempt's outcome to whoever waits for it.
+
+A TDE that was dispatched works for a job of another process, its parent: the parent's job gets the outcome first,
+then the TDE ends. In this order a worker that dies in between leaves a TDE whose parent is gone, which the next
+worker sees and ends without executing anything; in the other order the work would be done again. A TDE that a
+process called directly has no parent job: the outcome goes to its own job, and from there to the caller.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from prokos.engine import NotFoundError, RejectedError
+from prokos.tde.outcome import Completed, Errored, Failed, attempt_number, backoff_delay, retries_left
+
+if TYPE_CHECKING:
+    from prokos.engine import EngineClient, Job
+    from prokos.resources.executor import Backoff
+    from prokos.tde.contract import TaggedTask
+    from prokos.tde.outcome import Outcome
+
+log = structlog.get_logger(__name__)
+
+TASK_VARIABLE = "prokosTask"
+"""Variable of a dispatched TDE that holds its tagged task."""
+
+INPUT_VARIABLE = "input"
+"""Variable that holds the input, packed by the dispatcher or built by the executor's `inputs` mappings."""
+
+OUTPUT_VARIABLE = "output"
+"""Variable that the executor's `outputs` mappings build."""
+
+OUTCOME_VARIABLE = "outcome"
+"""Variable in which a TDE keeps how it ended, for whoever watches it."""
+
+
+async def report(
+    client: EngineClient, key: int, retries: int, attempt: int, outcome: Outcome, backoff: Backoff
+) -> None:
+    """Give a job its outcome. What the engine refuses to take becomes a failure that says so.
+
+    Raises:
+        NotFoundError: The job has ended already: cancelled, or an earlier report of ours arrived.
+    """
+    try:
+        match outcome:
+            case Completed(variables=variables):
+                await client.complete_job(key, variables)
+            case Errored(code=code, message=message, variables=variables):
+                await client.throw_error(key, code, message, variables)
+            case Failed(message=message):
+                await _fail(client, key, retries, attempt, outcome, backoff)
+    except (RejectedError, ValueError) as error:
+        if isinstance(outcome, Failed):
+            raise
+        refused = Failed(f"the engine does not accept the task's {outcome.kind} outcome: {error}", retryable=False)
+        await _fail(client, key, retries, attempt, refused, backoff)
+
+
+async def _fail(
+    client: EngineClient, key: int, retries: int, attempt: int, failed: Failed, backoff: Backoff
+) -> None:
+    left = retries_left(retries, failed)
+    delay = failed.retry_after if failed.retry_after is not None else backoff_delay(backoff, attempt)
+    await client.fail_job(key, failed.message, retries=left, backoff=delay if left else 0)
+
+
+async def report_to_parent(client: EngineClient, task: TaggedTask, outcome: Outcome, backoff: Backoff) -> bool:
+    """Report a dispatched task's outcome to its own job. False when that job is gone: nobody waits any more."""
+    try:
+        await report(client, task.job_key, task.retries, attempt_number(task), outcome, backoff)
+    except NotFoundError:
+        log.info("task is gone, its outcome is dropped", job=task.job_key, outcome=outcome.kind)
+        return False
+    except RejectedError as error:
+        log.warning("the engine refuses the outcome", job=task.job_key, outcome=outcome.kind, error=str(error))
+        return False
+    return True
+
+
+async def end_tde(client: EngineClient, job: Job, outcome: Outcome, variables: dict[str, Any] | None = None) -> None:
+    """Complete a TDE's own job; the outcome stays in the instance for whoever looks at it."""
+    summary = {"kind": outcome.kind, "message": outcome.message[:500]}
+    try:
+        await client.complete_job(job.key, {**(variables or {}), OUTCOME_VARIABLE: summary})
+    except NotFoundError:
+        log.debug("TDE has ended already", job=job.key)
+
+
+async def parent_waits(client: EngineClient, task: TaggedTask) -> bool:
+    """Whether a task's job is still open and leased; if so its lease is extended."""
+    try:
+        await client.extend_lease(task.job_key, task.lease / 1000)
+    except (NotFoundError, RejectedError):
+        return False
+    return True

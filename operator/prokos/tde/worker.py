@@ -1,0 +1,267 @@
+"""The worker of one executor: takes the jobs of its TDEs, runs Input -> Execute -> Output, reports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import pydantic
+import structlog
+
+from prokos.engine import EngineError, JobSource, NotFoundError, RejectedError, Slots
+from prokos.resources.names import tde_job_type, tde_output_job_type
+from prokos.tde.contract import Context, FatalFailure, TaggedTask
+from prokos.tde.lease import TDE_LEASE, LeaseLostError, TaskGoneError, keep, must_verify
+from prokos.tde.outcome import Completed, Failed, from_exception, retries_left
+from prokos.tde.report import (
+    INPUT_VARIABLE,
+    OUTCOME_VARIABLE,
+    OUTPUT_VARIABLE,
+    TASK_VARIABLE,
+    end_tde,
+    parent_waits,
+    report,
+    report_to_parent,
+)
+from prokos.tde.schema import compile_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from prokos.engine import EngineClient, Job
+    from prokos.resources import TaskExecutor
+    from prokos.tde.contract import Executor
+    from prokos.tde.hints import HintSender
+    from prokos.tde.outcome import Outcome
+
+RESERVED = frozenset({TASK_VARIABLE, OUTCOME_VARIABLE})
+
+POLL_INTERVAL = 5.0
+"""Seconds between polls beside the stream."""
+
+
+class TdeWorker:
+    """Runs the TDEs of one executor, `concurrency` at a time."""
+
+    def __init__(
+        self,
+        client: EngineClient,
+        resource: TaskExecutor,
+        executor: Executor[Any, Any],
+        *,
+        worker: str,
+        hints: HintSender | None = None,
+    ) -> None:
+        self.client = client
+        self.name = resource.metadata.name
+        self.spec = resource.spec
+        self.executor = executor
+        self.worker = worker
+        self.hints = hints
+        self.log = structlog.get_logger("prokos.tde").bind(executor=self.name)
+        self._check_input = compile_schema(self.spec.input_schema, "inputSchema")
+        self._check_output = compile_schema(self.spec.output_schema, "outputSchema")
+        self._attempts: set[asyncio.Task[None]] = set()
+
+    async def run(self, stop: asyncio.Event, grace: float) -> None:
+        """Work until `stop` is set, then let running attempts end.
+
+        Args:
+            stop: Set to end the work.
+            grace: Seconds running attempts have to end; then they are stopped and their jobs go to other workers.
+        """
+        await self.executor.start()
+        try:
+            sources = [asyncio.create_task(self._serve(tde_job_type(self.name), self._execute_job))]
+            if self.spec.outputs:
+                sources.append(asyncio.create_task(self._serve(tde_output_job_type(self.name), self._output_job)))
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait([*sources, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for source in (*sources, stopping):
+                source.cancel()
+            ended = await asyncio.gather(*sources, stopping, return_exceptions=True)
+            if self._attempts:
+                self.log.info("waiting for running tasks", running=len(self._attempts), grace=grace)
+                await asyncio.wait(self._attempts, timeout=grace)
+            for attempt in self._attempts:
+                attempt.cancel()
+            await asyncio.gather(*self._attempts, return_exceptions=True)
+            for result in ended:
+                if isinstance(result, Exception):
+                    raise result
+        finally:
+            await self.executor.close()
+
+    async def _serve(self, job_type: str, work: Callable[[Job], Coroutine[Any, Any, None]]) -> None:
+        slots = Slots(self.spec.concurrency)
+        source = JobSource(
+            self.client,
+            job_type,
+            worker=self.worker,
+            lease=TDE_LEASE,
+            slots=slots,
+            poll_interval=POLL_INTERVAL,
+        )
+
+        async def start(job: Job) -> None:
+            attempt = asyncio.create_task(work(job))
+            self._attempts.add(attempt)
+
+            def ended(done: asyncio.Task[None]) -> None:
+                self._attempts.discard(done)
+                slots.release()
+                if not done.cancelled() and (error := done.exception()):
+                    self.log.error("attempt broke off; its lease brings it back", tde_job=job.key, exc_info=error)
+
+            attempt.add_done_callback(ended)
+
+        await source.run(start)
+
+    async def _execute_job(self, job: Job) -> None:
+        variables = job.variables
+        task = _tagged(variables)
+        log = self.log.bind(**_tags(task, job))
+        if task and must_verify(task, job) and not await parent_waits(self.client, task):
+            await self._give_up(job, task, log, "the task ended before it was executed")
+            return
+        started = time.monotonic()
+        try:
+            outcome = await self._attempt(job, task, self._input(variables))
+        except TaskGoneError as gone:
+            await self._give_up(job, task, log, str(gone))
+            return
+        except LeaseLostError as lost:
+            log.warning("attempt stopped", reason=str(lost))
+            return
+        except asyncio.CancelledError:
+            await self._hand_back(job, log)
+            raise
+        await self._report(job, task, outcome)
+        duration = time.monotonic() - started
+        level = log.info if isinstance(outcome, Completed) else log.warning
+        level("task ended", outcome=outcome.kind, message=outcome.message or None, seconds=round(duration, 4))
+        exhausted = task and isinstance(outcome, Failed) and retries_left(task.retries, outcome) == 0
+        self._hint(task, "incident" if exhausted else outcome.kind, outcome.message, duration)
+
+    def _input(self, variables: dict[str, Any]) -> Any:
+        """What the executor gets: what the dispatcher or the mappings packed, or the caller's variables."""
+        if INPUT_VARIABLE in variables and (TASK_VARIABLE in variables or self.spec.inputs):
+            return variables[INPUT_VARIABLE]
+        return {name: value for name, value in variables.items() if name != TASK_VARIABLE}
+
+    async def _attempt(self, job: Job, task: TaggedTask | None, data: Any) -> Outcome:
+        """Execute under the time-out while the leases are kept; ends at once when the task is gone."""
+        execution = asyncio.create_task(self._execute(job, task, data))
+        keeper = asyncio.create_task(keep(self.client, job, task))
+        try:
+            await asyncio.wait([execution, keeper], return_when=asyncio.FIRST_COMPLETED)
+            if not execution.done():
+                keeper.result()
+            return await execution
+        finally:
+            for side in (keeper, execution):
+                side.cancel()
+            await asyncio.gather(keeper, execution, return_exceptions=True)
+
+    async def _execute(self, job: Job, task: TaggedTask | None, data: Any) -> Outcome:
+        context = Context(
+            idempotency_key=f"{task.job_key}-{task.retries}" if task else f"{job.key}-{job.retries}",
+            timeout=self.spec.timeout,
+            log=self.log.bind(**_tags(task, job)),
+            task=task,
+        )
+        secrets = self.executor.environment.secrets
+        timeout = asyncio.timeout(self.spec.timeout.total_seconds())
+        try:
+            self._check_input(data)
+            parsed = self._parse(data)
+            async with timeout:
+                output = await self.executor.execute(parsed, context)
+            result = self.executor.dump_output(output)
+            self._check_output(result)
+            self._check_names(result)
+        except TimeoutError as error:
+            if timeout.expired():
+                seconds = self.spec.timeout.total_seconds()
+                return Failed(f"the executor did not end within {seconds:g} s (spec.timeout)", retryable=True)
+            return from_exception(error, secrets)
+        except Exception as error:  # noqa: BLE001 - whatever an executor raises is an outcome of its task
+            return from_exception(error, secrets)
+        return Completed(result)
+
+    def _parse(self, data: Any) -> Any:
+        try:
+            return self.executor.parse_input(data)
+        except pydantic.ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, problem['loc'])) or 'input'}: {problem['msg']}" for problem in error.errors()[:5]
+            )
+            raise FatalFailure(f"the input does not fit the executor: {problems}") from error
+
+    def _check_names(self, result: dict[str, Any]) -> None:
+        """With `outputs` mappings the result passes through the TDE's own variables: its names are taken there."""
+        if self.spec.outputs and (taken := sorted(RESERVED & result.keys())):
+            raise FatalFailure(f"the output has a variable {taken[0]!r}, a name that ProkOS needs; call it otherwise")
+
+    async def _report(self, job: Job, task: TaggedTask | None, outcome: Outcome) -> None:
+        if task is None:
+            with contextlib.suppress(NotFoundError):
+                await report(self.client, job.key, job.retries, 0, outcome, self.spec.backoff)
+        elif self.spec.outputs and isinstance(outcome, Completed):
+            # The engine maps the output before it is reported, as a job of its own.
+            await end_tde(self.client, job, outcome, outcome.variables)
+        else:
+            await report_to_parent(self.client, task, outcome, self.spec.backoff)
+            await end_tde(self.client, job, outcome)
+
+    async def _output_job(self, job: Job) -> None:
+        """The Output step of an executor with `outputs`: report what the engine has mapped."""
+        variables = job.variables
+        task = _tagged(variables)
+        output = variables.get(OUTPUT_VARIABLE) or {}
+        if task is None:
+            with contextlib.suppress(NotFoundError):
+                await self.client.complete_job(job.key, output)
+            return
+        outcome = variables.get(OUTCOME_VARIABLE) or {}
+        if outcome.get("kind") == Completed.kind:
+            await report_to_parent(self.client, task, Completed(output), self.spec.backoff)
+        with contextlib.suppress(NotFoundError):
+            await self.client.complete_job(job.key)
+
+    async def _give_up(self, job: Job, task: TaggedTask | None, log: Any, reason: str) -> None:
+        log.info("attempt stopped", reason=reason)
+        with contextlib.suppress(NotFoundError, RejectedError):
+            await self.client.cancel_instance(job.process_instance_key)
+        self._hint(task, "gone", reason, 0)
+
+    async def _hand_back(self, job: Job, log: Any) -> None:
+        """A worker that must stop gives its job to the next one, without using up an attempt."""
+        with contextlib.suppress(EngineError, TimeoutError):
+            async with asyncio.timeout(2):
+                await self.client.fail_job(job.key, "the worker was stopped", retries=job.retries)
+            log.info("task handed back")
+
+    def _hint(self, task: TaggedTask | None, kind: str, message: str, seconds: float) -> None:
+        if self.hints and task:
+            hint = {"job": task.job_key, "outcome": kind, "message": message[:500], "seconds": round(seconds, 4)}
+            self.hints.send(hint)
+
+
+def _tagged(variables: dict[str, Any]) -> TaggedTask | None:
+    value = variables.get(TASK_VARIABLE)
+    return TaggedTask.from_variable(value) if value else None
+
+
+def _tags(task: TaggedTask | None, job: Job) -> dict[str, Any]:
+    if task is None:
+        return {"process": job.process_id, "instance": job.process_instance_key, "tde_job": job.key}
+    return {
+        "process": task.process_id,
+        "instance": task.process_instance_key,
+        "element": task.element_id,
+        "job": task.job_key,
+        "tde": job.process_instance_key,
+    }
