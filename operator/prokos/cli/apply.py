@@ -73,7 +73,7 @@ def _to_yaml(located: Located[Resource]) -> str:
     resource = located.resource
     if isinstance(resource, ProcessDefinition) and located.bpmn is not None:
         # The file it names lies beside its manifest, not beside our copy.
-        bpmn = located.bpmn.xml.decode()
-        resource = resource.model_copy(update={"spec": ProcessDefinitionSpec(bpmn=bpmn, job_types=resource.spec.job_types)})
+        spec = ProcessDefinitionSpec(bpmn=located.bpmn.xml.decode(), job_types=resource.spec.job_types)
+        resource = resource.model_copy(update={"spec": spec})
     document = resource.model_dump(mode="json", by_alias=True, exclude_none=True)
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)

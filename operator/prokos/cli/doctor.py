@@ -101,7 +101,7 @@ def _system(status: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def describe_engine(version: str) -> str:
     """An engine's version, whether we test it, and what it lacks."""
-    parts = tuple(int(part) for part in version.split("-")[0].split(".")[:2] if part.isdecimal())
+    parts = tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".")[:2] if part.isdecimal())
     lacking = [f"{feature} ({since[0]}.{since[1]})" for since, feature in FEATURES if parts < since]
     tested = "tested" if version in TESTED_ENGINES else f"not tested; tested are {', '.join(TESTED_ENGINES)}"
     lacks = f"; lacks {'; '.join(lacking)}" if lacking else ""

@@ -47,7 +47,7 @@ def connection_or_exit(state: Path | None) -> Connection:
 def get_json(address: str, path: str) -> Any:
     """GET a document of a status API; None when it does not answer."""
     try:
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=STATUS_TIMEOUT) as response:  # noqa: S310
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=STATUS_TIMEOUT) as response:
             return json.loads(response.read())
     except (urllib.error.URLError, OSError, ValueError):
         return None

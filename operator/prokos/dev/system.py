@@ -24,6 +24,7 @@ from prokos.engine.distribution import no_progress
 from prokos.engine.embedded import EmbeddedEngine, EmbeddedSettings
 from prokos.kernel import Kernel
 from prokos.registry import FileRegistry
+from prokos.resources.system import EmbeddedEngine as EmbeddedSpec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -166,12 +167,13 @@ async def _engine(
     if settings.external is not None:
         say(f"using the engine at {settings.external.address}")
         return from_resource(settings.external)
-    embedded = settings.embedded
+    embedded = settings.embedded or EmbeddedSpec()
     engine_settings = EmbeddedSettings(
         data=state.engine,
         log_file=state.logs / "engine.log",
+        version=embedded.version,
+        heap=embedded.heap,
         keep_state=keep_state,
-        **({"version": embedded.version, "heap": embedded.heap} if embedded else {}),
     )
     engine = EmbeddedEngine(engine_settings, on_event=say, progress=progress)
     started = time.monotonic()

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 GROUP, ARTIFACT, PACKAGING = "io.camunda", "camunda-zeebe", "tar.gz"
 """Maven coordinates of the complete distribution: broker, gateway and all libraries."""
@@ -27,7 +27,7 @@ GROUP, ARTIFACT, PACKAGING = "io.camunda", "camunda-zeebe", "tar.gz"
 DEFAULT_VERSION = "8.6.0"
 
 PINNED_SHA256 = {"8.6.0": "5c699e86a6c9d290dd7b1f0b2ea648fb57fd1dacf1cab22c874219e58827ea45"}
-"""SHA-256 of the distributions that ProkOS is tested with; their signatures were not checked, their contents were."""
+"""SHA-256 of the distributions that ProkOS is tested with, as the public repository served them."""
 
 HOME_VARIABLE = "PROKOS_ENGINE_HOME"
 CACHE_VARIABLE = "PROKOS_CACHE"
@@ -150,10 +150,12 @@ def _install(version: str, home: Path, progress: Progress) -> None:
 def _download(version: str, work: Path, progress: Progress) -> Path:
     import requests
 
+    target = work / "download"
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _fetch(version, PACKAGING, work / f"attempt-{attempt}", progress)
+            return _fetch(version, PACKAGING, target, progress)
         except requests.RequestException as error:
+            shutil.rmtree(target, ignore_errors=True)
             reason = type(error).__name__
             log.warning("download of the engine was interrupted", version=version, attempt=attempt, reason=reason)
     raise EngineSetupError(
@@ -194,7 +196,7 @@ class _Downloading:
         self._progress = progress
 
     @contextlib.contextmanager
-    def __call__(self, filename: str, total: int) -> Iterator[Progress]:
+    def __call__(self, filename: str, total: int) -> Iterator[Callable[[int], None]]:
         done = 0
 
         def update(count: int) -> None:
@@ -202,7 +204,7 @@ class _Downloading:
             done += count
             self._progress(self._description, done, total)
 
-        yield update  # type: ignore[misc]  # jgo's own type: called with the count of bytes alone
+        yield update
 
 
 def _repositories() -> dict[str, str] | None:

@@ -59,9 +59,7 @@ def parse_java_version(output: str) -> tuple[str, int] | None:
 
 def _runtime_at(executable: Path) -> JavaRuntime | None:
     try:
-        answer = subprocess.run(
-            [executable, "-version"], capture_output=True, text=True, timeout=TIMEOUT, check=True
-        )
+        answer = subprocess.run([executable, "-version"], capture_output=True, text=True, timeout=TIMEOUT, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     parsed = parse_java_version(answer.stderr + answer.stdout)

@@ -61,5 +61,8 @@ async def receive_hints(pdo: Pdo, reader: asyncio.StreamReader, writer: asyncio.
             pdo.flights.ended(int(hint["job"]), str(hint["outcome"]), str(hint.get("message", "")))
     except (ValueError, KeyError, TypeError, ConnectionError) as error:
         log.warning("hint connection closed", error=str(error))
+    except asyncio.CancelledError:
+        # The PDO stops. Nobody awaits this task, so raising would only print a traceback.
+        return
     finally:
         writer.close()

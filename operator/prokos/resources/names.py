@@ -1,0 +1,50 @@
+"""Names that ProkOS gives to things in the engine, composed in one place."""
+
+from __future__ import annotations
+
+RESERVED_JOB_TYPE_PREFIX = "prokos."
+"""Job types that start with this are the kernel's and the TDEs'; a user's process must not use them."""
+
+RESERVED_PROCESS_PREFIXES = ("prokos-", "tde-")
+"""BPMN process ids that start with one of these are the kernel's and the TDEs'."""
+
+USER_TASK_JOB_TYPE = "io.camunda.zeebe:userTask"
+"""Job type the engine gives to a job-based user task, whatever its `zeebe:taskDefinition` says."""
+
+FOREIGN_JOB_TYPE_PREFIXES = ("io.camunda:", "io.camunda.")
+"""Job types that Camunda's own workers serve: connectors, agents, user tasks."""
+
+
+def tde_process_id(name: str) -> str:
+    """BPMN process id of the TDE of the executor `name`."""
+    return f"tde-{name}"
+
+
+def tde_message(name: str) -> str:
+    """Name of the message that starts the TDE of the executor `name`."""
+    return f"prokos.tde.{name}"
+
+
+def tde_job_type(name: str) -> str:
+    """Type of the TDE's Execute job."""
+    return f"prokos.tde.{name}"
+
+
+def tde_output_job_type(name: str) -> str:
+    """Type of the TDE's Output job, which exists when the executor declares `outputs`."""
+    return f"prokos.tde.{name}.output"
+
+
+def is_reserved_job_type(job_type: str) -> bool:
+    """Whether a job type is ProkOS's own."""
+    return job_type.startswith(RESERVED_JOB_TYPE_PREFIX)
+
+
+def is_reserved_process_id(process_id: str) -> bool:
+    """Whether a BPMN process id is ProkOS's own."""
+    return process_id.startswith(RESERVED_PROCESS_PREFIXES)
+
+
+def is_foreign_job_type(job_type: str) -> bool:
+    """Whether a job type belongs to Camunda's own workers, so ProkOS leaves it alone unless told otherwise."""
+    return job_type.startswith(FOREIGN_JOB_TYPE_PREFIXES)

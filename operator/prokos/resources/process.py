@@ -1,0 +1,44 @@
+"""ProcessDefinition: a BPMN process that ProkOS deploys and whose tasks it dispatches."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from prokos.resources.base import API_VERSION, Metadata, Model
+
+
+class ConfigMapRef(Model):
+    """A key of a ConfigMap in the resource's namespace."""
+
+    name: str
+    key: str
+
+
+class ProcessDefinitionSpec(Model):
+    """Where the BPMN is: one of `bpmn`, `file` and `configMapRef`."""
+
+    bpmn: str | None = Field(None, description="The BPMN XML itself.")
+    file: str | None = Field(None, description="Path relative to the manifest; embedded home only.")
+    config_map_ref: ConfigMapRef | None = None
+    job_types: list[str] = Field(
+        default_factory=list,
+        description="Further job types to serve: those that FEEL expressions of this process evaluate to.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if sum(source is not None for source in (self.bpmn, self.file, self.config_map_ref)) != 1:
+            raise ValueError("give exactly one of bpmn, file or configMapRef")
+        return self
+
+
+class ProcessDefinition(Model):
+    """The resource; a bare `.bpmn` file beside the manifests is one with default settings."""
+
+    api_version: Literal["prokos.io/v1alpha1"] = API_VERSION
+    kind: Literal["ProcessDefinition"] = "ProcessDefinition"
+    metadata: Metadata
+    spec: ProcessDefinitionSpec
+    status: dict[str, Any] | None = None

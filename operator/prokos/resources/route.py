@@ -1,0 +1,33 @@
+"""TaskRoute: one routing decision, kept as a document that can be read, edited and pinned in Git."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from prokos.resources.base import API_VERSION, Metadata, Model, Name
+
+RouteSource = Literal["rule", "llm", "human", "fallback"]
+
+
+class TaskRouteSpec(Model):
+    """Which executor serves an element of a process."""
+
+    process: str = Field(description="BPMN process id.")
+    version: int | None = Field(None, ge=1, description="Process version; without it the route holds for every one.")
+    element: str = Field(description="Element id.")
+    executor: Name
+    source: RouteSource = "human"
+    confidence: float | None = Field(None, ge=0, le=1)
+    reason: str = Field("", description="Why this executor: shown wherever the route is shown.")
+
+
+class TaskRoute(Model):
+    """The resource."""
+
+    api_version: Literal["prokos.io/v1alpha1"] = API_VERSION
+    kind: Literal["TaskRoute"] = "TaskRoute"
+    metadata: Metadata
+    spec: TaskRouteSpec
+    status: dict[str, Any] | None = None
