@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ class OAuth:
 
     token_url: str
     client_id: str
-    client_secret: str
+    client_secret: str = field(repr=False)
     audience: str | None = None
     scope: str | None = None
 
@@ -45,18 +45,28 @@ class Basic:
     """User name and password."""
 
     username: str
-    password: str
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Everything a client needs to reach an engine."""
+    """Everything a client needs to reach an engine.
+
+    Raises:
+        AccessDeniedError: There are credentials but no TLS.
+    """
 
     address: str
     tls: bool = False
     ca_file: str | None = None
     oauth: OAuth | None = None
     basic: Basic | None = None
+
+    def __post_init__(self) -> None:
+        if (self.oauth or self.basic) and not self.tls:
+            raise AccessDeniedError(
+                "there are credentials for the engine, but TLS is off (PROKOS_ENGINE_TLS): they would be in the clear"
+            )
 
     def __repr__(self) -> str:
         way = "oauth" if self.oauth else "basic" if self.basic else "no credentials"
@@ -139,8 +149,6 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Connection | No
     if username := environ.get("PROKOS_ENGINE_USERNAME"):
         basic = Basic(username=username, password=environ.get("PROKOS_ENGINE_PASSWORD", ""))
     tls = environ.get("PROKOS_ENGINE_TLS", "").lower() in {"1", "true", "yes"}
-    if (oauth or basic) and not tls:
-        raise AccessDeniedError("engine credentials are set, but PROKOS_ENGINE_TLS is not: they would be in the clear")
     return Connection(address, tls=tls, ca_file=environ.get("PROKOS_ENGINE_CA_FILE"), oauth=oauth, basic=basic)
 
 

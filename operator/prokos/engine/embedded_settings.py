@@ -195,14 +195,16 @@ def main_class(script: str) -> str:
 
 _ANALYSIS = "APPLICATION FAILED TO START"
 _NOISE = re.compile(r"^\s*(at |\.\.\. \d+|\*+$|WARNING: |$)|\[warning\]\[")
-_TELLING = re.compile(r"\b(ERROR|FATAL|Caused by:|Error:|\w*Exception|\w*Error|OutOfMemory\w*|FAILED)\b")
+_TELLING = re.compile(r"Caused by: |\b(ERROR|FATAL|FAILED|\w*Exception|\w*Error)\b")
 
 
 def last_meaningful_lines(text: str, count: int = 5) -> list[str]:
-    """What a log says of why a process ended: Spring's own analysis if there is one, else its last errors without
-    stack frames, else just its last lines."""
+    """What a log says of why a process ended.
+
+    That is Spring's own analysis if there is one, else the last errors without stack frames, else the last lines.
+    """
     _, analysed, analysis = text.rpartition(_ANALYSIS)
     if analysed:
         return [line.strip() for line in analysis.splitlines() if line.strip(" *")][:count]
     lines = list(dict.fromkeys(line.strip()[:300] for line in text.splitlines() if not _NOISE.search(line)))
-    return [line for line in lines if _TELLING.search(line)][-count:] or lines[-count:]
+    return [line for line in lines if _TELLING.search(line) and " WARN " not in line][-count:] or lines[-count:]

@@ -45,8 +45,8 @@ _BY_STATUS: dict[grpc.StatusCode, type[EngineError]] = {
     grpc.StatusCode.PERMISSION_DENIED: AccessDeniedError,
 }
 
-_TOO_LARGE = ("larger than max", "EXCEEDED_BATCH_RECORD_SIZE", "exceeds the maximum size")
-"""How gRPC (both sides) and the broker word a payload beyond their limits, in whatever status."""
+_TOO_LARGE = ("larger than max", "EXCEEDED_BATCH_RECORD_SIZE", "exceeds maximum size")
+"""How gRPC (here, and in the gateway's Java) and the broker word a payload beyond their limits, in whatever status."""
 
 
 def from_grpc(error: grpc.aio.AioRpcError) -> EngineError:

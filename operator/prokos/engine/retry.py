@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import tenacity
-
-from prokos.engine.errors import BackpressureError, EngineUnavailableError
+from prokos.engine.errors import BackpressureError, EngineError, EngineUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeVar
 
     T = TypeVar("T")
+
+MAX_DOUBLINGS = 30
+"""Back-offs double no more often than this, so that a wait of days does not overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,7 @@ class RetryPolicy:
     maximum: float = 2.0
     """Longest back-off: a broker that came back is used again within this time."""
     patience: float | None = None
-    """Give up after this long; None never gives up, and ends only by cancellation."""
+    """Give up after this long; 0 makes one attempt, None never gives up and ends only by cancellation."""
 
     async def run(self, command: Callable[[], Awaitable[T]], *, idempotent: bool) -> T:
         """Run a command until it succeeds or fails for good.
@@ -35,20 +39,25 @@ class RetryPolicy:
             idempotent: Whether the command may be repeated when it is unknown if it was executed (a lost
                 connection). Back-pressure is always repeated: there the engine has not executed anything.
         """
-        transient: tuple[type[Exception], ...] = (BackpressureError,)
+        transient: tuple[type[EngineError], ...] = (BackpressureError,)
         if idempotent:
             transient += (EngineUnavailableError,)
-        try:
-            # The rule is that the first attempt succeeds; the retrying machinery is only paid for after it failed.
-            return await command()
-        except transient:
-            if self.patience == 0:
-                raise
-        stop = tenacity.stop_never if self.patience is None else tenacity.stop_after_delay(self.patience)
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(transient),
-            wait=tenacity.wait_random_exponential(multiplier=self.initial, max=self.maximum),
-            stop=stop,
-            reraise=True,
-        )
-        return await retrying(command)
+        give_up = None if self.patience is None else time.monotonic() + self.patience
+        attempt = 0
+        while True:
+            try:
+                return await command()
+            except transient:
+                if give_up is not None and time.monotonic() >= give_up:
+                    raise
+            await asyncio.sleep(self.delay(attempt, random.random()))  # noqa: S311 - spreads load, guards nothing
+            attempt += 1
+
+    def delay(self, attempt: int, jitter: float) -> float:
+        """Seconds to wait after a failed attempt.
+
+        Args:
+            attempt: 0 for the first attempt.
+            jitter: Between 0 and 1: the share of the full back-off to wait.
+        """
+        return jitter * min(self.maximum, self.initial * 2.0 ** min(attempt, MAX_DOUBLINGS))

@@ -149,7 +149,8 @@ class JobSource:
             room = self.slots.free - len(self._buffer)
             if room > 0:
                 jobs = await self._activate(room)
-                self._behind = len(jobs) == room
+                # A short poll alone does not say that the consumer keeps up: the stream may have filled the buffer.
+                self._behind = len(jobs) == room or len(self._buffer) > self.slots.size
                 if not self._behind:
                     self._caught_up.set()
                 else:

@@ -85,9 +85,12 @@ class StepRunner:
         try:
             await self._attempt(job, step)
         except (NotFoundError, RejectedError) as error:
-            log.info("step ended elsewhere", step=job.type, job=job.key, error=str(error))
+            log.warning("step ended elsewhere, or its outcome is refused", step=job.type, job=job.key, error=str(error))
         except EngineError as error:
             log.warning("step's outcome could not be reported", step=job.type, job=job.key, error=str(error))
+        except Exception:
+            # One outcome that cannot be sent must not end the runner with all its steps.
+            log.exception("step broke off; its lease brings it back", step=job.type, job=job.key)
         finally:
             keeper.cancel()
 

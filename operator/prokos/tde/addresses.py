@@ -104,9 +104,7 @@ async def resolve(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(sockaddr[0]) for _, _, _, _, sockaddr in found))
 
 
-async def reachable(
-    host: str, port: int, allowed: Sequence[Network], resolver: Resolver = resolve
-) -> list[Address]:
+async def reachable(host: str, port: int, allowed: Sequence[Network], resolver: Resolver = resolve) -> list[Address]:
     """Look up a host and judge all its addresses.
 
     Returns:

@@ -159,16 +159,17 @@ class Sandbox:
                 with theirs:
                     await _submit(server, theirs)
                 answer = await asyncio.get_running_loop().sock_recv(control, 1)
-                if answer == b"+":
-                    return control
-                if answer:
-                    raise SandboxError((await _receive(control)).removeprefix("error "))
-            except OSError:
-                pass  # as when it answers nothing: it died, before the program could start
+                refusal = "" if answer in (b"+", b"") else await _receive(control)
+            except OSError:  # the server died before the program could start
+                answer, refusal = b"", ""
             except BaseException:
                 control.close()
                 raise
+            if answer == b"+":
+                return control
             control.close()
+            if refusal:
+                raise SandboxError(refusal.removeprefix("error "))
             if self._server is server:
                 await self.close()
         raise SandboxError("the server that starts programs keeps dying")

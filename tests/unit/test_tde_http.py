@@ -1,0 +1,624 @@
+"""The `http` executor against real servers on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import ssl
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+import trustme
+from aiohttp import web
+from pydantic import ValidationError
+
+from prokos.resources.executor import HttpSettings
+from prokos.tde import BusinessError, Context, Environment, FatalFailure, RetryableFailure, Secrets
+from prokos.tde.http import HttpExecutor
+from prokos.tde.http_response import LONGEST_WAIT, retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from prokos.tde.addresses import Resolver
+
+SECRETS = Secrets({"token": "s3cr3t-token", "password": "pa55 word", "split": "a\nb"})
+LOOPBACK = ["127.0.0.0/8"]
+
+
+def context(seconds: float = 5) -> Context:
+    return Context("4711-3", timedelta(seconds=seconds), structlog.get_logger())
+
+
+def resolving_to(*addresses: str) -> Resolver:
+    async def resolver(host: str, port: int) -> list[str]:
+        return list(addresses)
+
+    return resolver
+
+
+@dataclass
+class Service:
+    """A server that answers every request with `answer` and remembers what came."""
+
+    port: int = 0
+    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]] | None = None
+    requests: list[web.BaseRequest] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.requests.append(request)
+        self.bodies.append(await request.read())
+        assert self.answer is not None
+        return await self.answer(request)
+
+    def answers(self, *args: Any, **kwargs: Any) -> None:
+        async def answer(request: web.BaseRequest) -> web.Response:
+            return web.Response(*args, **kwargs)
+
+        self.answer = answer
+
+    def answers_json(self, value: Any, status: int = 200) -> None:
+        self.answers(text=json.dumps(value), content_type="application/json", status=status)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextlib.asynccontextmanager
+async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Service]:
+    service = Service()
+    service.answers_json({"ok": True})
+    runner = web.ServerRunner(web.Server(service.handle, access_log=None), shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+        await site.start()
+        service.port = runner.addresses[0][1]
+        yield service
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    async with serving() as started:
+        yield started
+
+
+async def call(
+    data: dict[str, Any] | None = None,
+    *,
+    secrets: Secrets = SECRETS,
+    resolver: Resolver | None = None,
+    seconds: float = 5,
+    **settings: Any,
+) -> dict[str, Any]:
+    settings.setdefault("allowed_networks", LOOPBACK)
+    environment = Environment("pay", Path(), 4, secrets)
+    executor = HttpExecutor(HttpSettings(**settings), environment, **({"resolver": resolver} if resolver else {}))
+    await executor.start()
+    try:
+        return await executor.execute(data or {}, context(seconds))
+    finally:
+        await executor.close()
+
+
+# Requests
+
+
+async def test_expands_the_url_over_the_input(service: Service) -> None:
+    await call({"orderId": 42, "order": {"line": "a b"}}, url=service.url + "/orders/{orderId}/{order.line}")
+    assert service.requests[0].raw_path == "/orders/42/a%20b"
+
+
+async def test_sends_query_parameters_by_field(service: Service) -> None:
+    data = {"order": {"id": "A&B=1"}, "tags": ["x", "y"], "express": True, "nothing": None}
+    query = {"id": "order.id", "tag": "tags", "express": "express", "absent": "nothing"}
+    await call(data, url=service.url + "/orders?fixed=1", query=query)
+    assert service.requests[0].query_string == "fixed=1&id=A&B=1&tag=x&tag=y&express=true".replace("A&B=1", "A%26B%3D1")
+
+
+async def test_sends_the_input_as_json_on_post(service: Service) -> None:
+    await call({"name": "Jörg"}, url=service.url, method="POST")
+    request = service.requests[0]
+    assert json.loads(service.bodies[0]) == {"name": "Jörg"}
+    assert request.headers["Content-Type"] == "application/json"
+    assert request.headers["Accept"] == "application/json"
+    assert request.headers["Idempotency-Key"] == "4711-3"
+
+
+async def test_sends_one_field_as_body(service: Service) -> None:
+    await call({"order": {"lines": [1]}, "other": 2}, url=service.url, method="PUT", body="order.lines")
+    assert json.loads(service.bodies[0]) == [1]
+
+
+async def test_get_has_neither_body_nor_idempotency_key(service: Service) -> None:
+    await call({"a": 1}, url=service.url)
+    assert service.bodies == [b""]
+    assert "Idempotency-Key" not in service.requests[0].headers
+    assert "Content-Type" not in service.requests[0].headers
+
+
+async def test_delete_has_an_idempotency_key(service: Service) -> None:
+    await call(url=service.url, method="DELETE")
+    assert service.requests[0].headers["Idempotency-Key"] == "4711-3"
+
+
+async def test_own_headers_replace_and_remove_the_defaults(service: Service) -> None:
+    await call(url=service.url, method="POST", headers={"accept": "text/plain", "idempotency-key": "", "X-Site": "B"})
+    headers = service.requests[0].headers
+    assert headers.getall("Accept") == ["text/plain"]
+    assert "Idempotency-Key" not in headers
+    assert headers["X-Site"] == "B"
+
+
+@pytest.mark.parametrize(
+    ("auth", "header", "value"),
+    [
+        ({"bearer": "token"}, "Authorization", "Bearer s3cr3t-token"),
+        ({"basic": {"username": "me", "password": "password"}}, "Authorization", "Basic bWU6cGE1NSB3b3Jk"),
+        ({"api_key": {"header": "X-Api-Key", "secret": "token"}}, "X-Api-Key", "s3cr3t-token"),
+    ],
+)
+async def test_authenticates_by_secret(service: Service, auth: Any, header: str, value: str) -> None:
+    await call(url=service.url, auth=auth)
+    assert service.requests[0].headers[header] == value
+
+
+async def test_uses_no_proxy_of_the_environment(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert await call(url=service.url) == {"ok": True}
+
+
+async def test_cookies_of_one_task_do_not_reach_another(service: Service) -> None:
+    async def answer(request: web.BaseRequest) -> web.Response:
+        response = web.json_response({})
+        response.set_cookie("session", "of-somebody")
+        return response
+
+    service.answer = answer
+    executor = HttpExecutor(HttpSettings(url=service.url, allowed_networks=LOOPBACK), Environment("x", Path(), 1))
+    await executor.start()
+    for _ in range(2):
+        await executor.execute({}, context())
+    await executor.close()
+    assert "Cookie" not in service.requests[1].headers
+
+
+async def test_runs_as_many_calls_at_once_as_the_executor_may(service: Service) -> None:
+    together = asyncio.Barrier(4)
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        await together.wait()
+        return web.json_response({})
+
+    service.answer = answer
+    executor = HttpExecutor(HttpSettings(url=service.url, allowed_networks=LOOPBACK), Environment("x", Path(), 4))
+    await executor.start()
+    await asyncio.gather(*(executor.execute({}, context()) for _ in range(4)))
+    await executor.close()
+    assert len(service.requests) == 4
+
+
+# Hostile input
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ("../admin", None),
+        ("..", None),
+        (".", None),
+        ("..\\admin", None),
+        ("a/b", "/orders/a%2Fb"),
+        ("1?x=1", "/orders/1%3Fx%3D1"),
+        ("1#top", "/orders/1%23top"),
+        ("1&x=1", "/orders/1%26x%3D1"),
+        ("1\r\nX-Injected: 1", "/orders/1%0D%0AX-Injected%3A%201"),
+        ("%2e%2e%2f", "/orders/%252e%252e%252f"),
+        ("@evil.example", "/orders/%40evil.example"),
+    ],
+)
+async def test_a_value_cannot_leave_its_place_in_the_url(service: Service, value: str, path: str | None) -> None:
+    made = call({"id": value}, url=service.url + "/orders/{id}")
+    if path is None:
+        with pytest.raises(FatalFailure, match="climbs"):
+            await made
+        assert service.requests == []
+    else:
+        await made
+        assert service.requests[0].raw_path == path
+        assert "X-Injected" not in service.requests[0].headers
+
+
+async def test_reserved_expansion_cannot_climb_or_change_the_host(service: Service) -> None:
+    with pytest.raises(FatalFailure, match="climbs"):
+        await call({"path": "a/../../admin"}, url=service.url + "/files/{+path}")
+    with pytest.raises(FatalFailure, match="climbs"):
+        await call({"path": "a/%2e%2e/admin"}, url=service.url + "/files/{+path}")
+    assert service.requests == []
+
+
+async def test_the_input_cannot_append_to_the_host() -> None:
+    with pytest.raises(ValidationError, match="the input decides the host"):
+        HttpSettings(url="https://api.example{+path}", auth={"bearer": "token"})
+    with pytest.raises(ValidationError, match="the input decides the host"):
+        HttpSettings(url="https://{host}/x", auth={"bearer": "token"})
+    assert HttpSettings(url="https://api.example{/path}{?q}", auth={"bearer": "token"})
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "gopher://127.0.0.1/x", "http://me:pw@127.0.0.1/", "//x", ""])
+async def test_refuses_a_url_of_the_input_that_is_not_plain_http(url: str) -> None:
+    with pytest.raises(FatalFailure):
+        await call({"url": url}, url="{+url}")
+
+
+async def test_names_the_variable_that_the_input_lacks(service: Service) -> None:
+    with pytest.raises(FatalFailure, match=r"spec\.http\.url needs the field 'orderId'"):
+        await call({"order": 1}, url=service.url + "/orders/{orderId}")
+    with pytest.raises(FatalFailure, match=r"spec\.http\.query\.id needs the field 'orderId'"):
+        await call({"order": 1}, url=service.url, query={"id": "orderId"})
+    with pytest.raises(FatalFailure, match=r"spec\.http\.body needs the field 'order\.x'"):
+        await call({"order": 1}, url=service.url, method="POST", body="order.x")
+
+
+@pytest.mark.parametrize("empty", [None, "", [], {}])
+async def test_an_empty_value_does_not_call_the_collection(service: Service, empty: Any) -> None:
+    with pytest.raises(FatalFailure, match="needs a value for 'orderId'"):
+        await call({"orderId": empty}, url=service.url + "/orders/{orderId}", method="DELETE")
+    assert service.requests == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-A": "b\r\nX-Injected: 1"},
+        {"X-A": "b\nc"},
+        {"X A": "b"},
+        {"X-A:": "b"},
+        {"Host": "x"},
+        {"Authorization": "x"},
+    ],
+)
+def test_refuses_headers_that_could_inject(headers: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="header"):
+        HttpSettings(url="https://api.example/", headers=headers)
+
+
+async def test_refuses_a_secret_with_a_line_break_without_showing_it() -> None:
+    with pytest.raises(FatalFailure, match="secret 'split' cannot be sent") as refused:
+        await call(url="https://api.example/", auth={"bearer": "split"})
+    assert "a\nb" not in str(refused.value)
+
+
+# Addresses
+
+
+async def test_refuses_the_metadata_service_by_address() -> None:
+    with pytest.raises(FatalFailure, match=r"169\.254\.169\.254.*metadata.*spec\.http\.allowedNetworks"):
+        await call(url="http://169.254.169.254/latest/meta-data/", allowed_networks=[])
+
+
+async def test_refuses_a_name_that_resolves_to_a_private_address(service: Service) -> None:
+    with pytest.raises(FatalFailure, match=r"pay\.example resolves to 127\.0\.0\.1"):
+        await call(
+            url=f"http://pay.example:{service.port}/",
+            resolver=resolving_to("127.0.0.1"),
+            allowed_networks=["10.0.0.0/8"],
+        )
+    assert service.requests == []
+
+
+async def test_connects_to_the_address_that_was_checked(service: Service) -> None:
+    answers = [["127.0.0.1"], ["169.254.169.254"]]
+    asked = []
+
+    async def rebinding(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return answers[len(asked) - 1]
+
+    assert await call(url=f"http://pay.example:{service.port}/", resolver=rebinding) == {"ok": True}
+    assert asked == ["pay.example"]
+    assert service.requests[0].headers["Host"] == f"pay.example:{service.port}"
+
+
+async def test_tries_the_next_address_when_one_does_not_answer(service: Service) -> None:
+    resolver = resolving_to("127.0.0.2", "127.0.0.1")  # the service listens on the second only
+    assert await call(url=f"http://pay.example:{service.port}/", resolver=resolver) == {"ok": True}
+
+
+async def test_follows_no_redirect_and_names_its_target(service: Service) -> None:
+    service.answers(status=302, headers={"Location": "http://169.254.169.254/latest/"})
+    with pytest.raises(FatalFailure, match=r"302 Found and Location 'http://169\.254\.169\.254/latest/'"):
+        await call(url=service.url)
+    assert len(service.requests) == 1
+
+
+async def test_a_bad_network_is_refused_in_the_manifest() -> None:
+    with pytest.raises(ValidationError, match="host bits"):
+        HttpSettings(url="http://x/", allowed_networks=["10.0.0.1/8"])
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+async def serve_tls(authority: trustme.CA, name: str) -> contextlib.AbstractAsyncContextManager[Service]:
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(name).configure_cert(server_side)
+    return serving(server_side)
+
+
+async def test_checks_the_certificate_for_the_name_although_it_connects_to_an_address(authority: trustme.CA) -> None:
+    secrets = Secrets({"ca": authority.cert_pem.bytes().decode()})
+    async with await serve_tls(authority, "pay.example") as service:
+        here = {"resolver": resolving_to("127.0.0.1"), "secrets": secrets, "ca_secret": "ca"}
+        assert await call(url=f"https://pay.example:{service.port}/", **here) == {"ok": True}
+        with pytest.raises(RetryableFailure, match="certificate"):
+            await call(url=f"https://other.example:{service.port}/", **here)
+
+
+async def test_trusts_no_unknown_authority(authority: trustme.CA) -> None:
+    async with await serve_tls(authority, "pay.example") as service:
+        with pytest.raises(RetryableFailure, match="certificate verify failed"):
+            await call(url=f"https://pay.example:{service.port}/", resolver=resolving_to("127.0.0.1"))
+
+
+async def test_refuses_an_authority_that_is_no_certificate() -> None:
+    with pytest.raises(ValueError, match="caSecret"):
+        await call(url="https://pay.example/", ca_secret="token")
+
+
+# Responses
+
+
+@pytest.mark.parametrize(
+    ("answer", "output"),
+    [
+        ({"text": '{"a": 1}', "content_type": "application/json"}, {"a": 1}),
+        ({"text": "[1, 2]", "content_type": "application/json"}, {"result": [1, 2]}),
+        ({"text": "null", "content_type": "application/json"}, {"result": None}),
+        ({"text": '{"a": 1}', "content_type": "application/hal+json"}, {"a": 1}),
+        ({"text": "hello", "content_type": "text/plain"}, {"result": "hello"}),
+        ({"body": "grün".encode("latin-1"), "content_type": "text/plain", "charset": "latin-1"}, {"result": "grün"}),
+        ({"text": '{"a": 1}', "content_type": "text/plain"}, {"result": '{"a": 1}'}),
+        ({"status": 204}, {}),
+        ({"text": "", "content_type": "application/json"}, {}),
+    ],
+)
+async def test_turns_a_body_into_output(service: Service, answer: dict[str, Any], output: dict[str, Any]) -> None:
+    service.answers(**answer)
+    assert await call(url=service.url) == output
+
+
+async def test_puts_the_whole_response_into_one_variable(service: Service) -> None:
+    service.answers(
+        text='{"a": 1}', content_type="application/json", status=201, headers={"X-Id": "7", "Set-Cookie": "s=1"}
+    )
+    output = await call(url=service.url, result_variable="reply")
+    assert output["reply"]["status"] == 201
+    assert output["reply"]["body"] == {"a": 1}
+    assert output["reply"]["headers"]["x-id"] == "7"
+    assert "set-cookie" not in output["reply"]["headers"]
+
+
+async def test_head_completes_with_the_headers(service: Service) -> None:
+    output = await call(url=service.url, method="HEAD", result_variable="reply")
+    assert output["reply"]["body"] is None
+
+
+@pytest.mark.parametrize("text", ["<html>starting</html>", '{"a": ', '{"a": NaN}', '"\\ud800"', "[" * 100_000])
+async def test_a_response_that_claims_to_be_json_and_is_not_is_tried_again(service: Service, text: str) -> None:
+    service.answers(text=text, content_type="application/json")
+    with pytest.raises(RetryableFailure, match="says application/json, but is no JSON"):
+        await call(url=service.url)
+
+
+async def test_a_binary_response_is_no_result(service: Service) -> None:
+    service.answers(body=b"\x89PNG\r\n\xff\xfe", content_type="image/png")
+    with pytest.raises(FatalFailure, match="image/png, neither JSON nor text"):
+        await call(url=service.url)
+
+
+async def test_stops_reading_at_the_limit(service: Service) -> None:
+    sent = 0
+
+    async def endless(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while sent < 1_000_000_000:
+                await response.write(b"x" * 10_000)
+                sent += 10_000
+        return response
+
+    service.answer = endless
+    with pytest.raises(FatalFailure, match=r"exceeds spec\.http\.maxResponseBytes \(50000\)"):
+        await call(url=service.url, max_response_bytes=50_000)
+    assert sent < 50_000_000
+
+
+async def test_a_compressed_bomb_is_stopped_at_the_limit(service: Service) -> None:
+    bomb = gzip.compress(b"0" * 50_000_000)
+    service.answers(body=bomb, content_type="text/plain", headers={"Content-Encoding": "gzip"})
+    with pytest.raises(FatalFailure, match=r"maxResponseBytes"):
+        await call(url=service.url)
+
+
+async def test_reads_a_compressed_response_that_nobody_asked_for(service: Service) -> None:
+    body = gzip.compress(b'{"a": 1}')
+    service.answers(body=body, content_type="application/json", headers={"Content-Encoding": "gzip"})
+    assert await call(url=service.url) == {"a": 1}
+    assert service.requests[0].headers["Accept-Encoding"] == "identity"
+
+
+# Outcomes
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
+async def test_tries_again_what_may_pass(service: Service, status: int) -> None:
+    service.answers(status=status, text="busy")
+    with pytest.raises(RetryableFailure, match=f"answered {status}"):
+        await call(url=service.url)
+
+
+@pytest.mark.parametrize("status", [300, 304, 400, 401, 403, 404, 409, 422])
+async def test_fails_what_cannot_pass(service: Service, status: int) -> None:
+    service.answers(status=status)
+    with pytest.raises(FatalFailure, match=f"answered {status}"):
+        await call(url=service.url)
+
+
+async def test_an_outcome_rule_overrides_the_default(service: Service) -> None:
+    outcomes = [
+        {"status": "404", "outcome": "complete"},
+        {"status": "402", "outcome": "error", "code": "DECLINED", "message": "the card was declined"},
+        {"status": "4xx", "outcome": "retry"},
+        {"status": "503", "outcome": "fail", "message": "closed for good"},
+    ]
+    service.answers_json({"hint": "none"}, status=404)
+    assert await call(url=service.url, outcomes=outcomes) == {"hint": "none"}
+    service.answers_json({"reason": "limit"}, status=402)
+    with pytest.raises(BusinessError) as error:
+        await call(url=service.url, outcomes=outcomes)
+    assert (error.value.code, error.value.message) == ("DECLINED", "the card was declined")
+    assert error.value.variables == {"reason": "limit"}
+    service.answers(status=418)
+    with pytest.raises(RetryableFailure):
+        await call(url=service.url, outcomes=outcomes)
+    service.answers(status=503)
+    with pytest.raises(FatalFailure, match="closed for good"):
+        await call(url=service.url, outcomes=outcomes)
+
+
+@pytest.mark.parametrize("text", ["[1]", "not json", ""])
+async def test_a_business_error_needs_no_json_object(service: Service, text: str) -> None:
+    service.answers(status=402, text=text, content_type="application/json")
+    with pytest.raises(BusinessError) as error:
+        await call(url=service.url, outcomes=[{"status": "402", "outcome": "error", "code": "DECLINED"}])
+    assert error.value.variables == {}
+    assert "answered 402 Payment Required" in error.value.message
+
+
+async def test_waits_as_long_as_the_server_asks(service: Service) -> None:
+    service.answers(status=503, headers={"Retry-After": "120"})
+    with pytest.raises(RetryableFailure) as failure:
+        await call(url=service.url)
+    assert failure.value.retry_after == timedelta(seconds=120)
+
+
+@pytest.mark.parametrize(
+    ("value", "wait"),
+    [
+        (None, None),
+        ("0", None),
+        ("-5", None),
+        ("soon", None),
+        ("5", timedelta(seconds=5)),
+        ("99999999999999999999", LONGEST_WAIT),
+        (format_datetime(datetime(2026, 3, 1, 12, 1, tzinfo=UTC), usegmt=True), timedelta(minutes=1)),
+        (format_datetime(datetime(2026, 3, 1, 11, 0, tzinfo=UTC), usegmt=True), None),
+        (format_datetime(datetime(2099, 1, 1, tzinfo=UTC), usegmt=True), LONGEST_WAIT),
+    ],
+)
+def test_reads_retry_after(value: str | None, wait: timedelta | None) -> None:
+    assert retry_after(value, datetime(2026, 3, 1, 12, tzinfo=UTC)) == wait
+
+
+async def test_shows_the_start_of_an_error_response_on_one_line(service: Service) -> None:
+    service.answers(status=500, text="first\n\x1b[31msecond\t" + "x" * 100_000)
+    with pytest.raises(RetryableFailure) as failure:
+        await call(url=service.url)
+    message = str(failure.value)
+    assert message.startswith(f"GET {service.url} answered 500 Internal Server Error: first [31msecond xxx")
+    assert len(message) < 500
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [{"bearer": "token"}, {"basic": {"username": "me", "password": "password"}}],
+)
+async def test_messages_hold_neither_secrets_nor_the_query(service: Service, auth: dict[str, Any]) -> None:
+    async def echo(request: web.BaseRequest) -> web.Response:
+        return web.Response(status=500, text=f"cannot do {dict(request.headers)}")
+
+    service.answer = echo
+    with pytest.raises(RetryableFailure) as failure:
+        await call({"card": "4111"}, url=service.url + "/pay", query={"card": "card"}, auth=auth)
+    message = str(failure.value)
+    assert "s3cr3t-token" not in message
+    assert "bWU6cGE1NSB3b3Jk" not in message
+    assert "4111" not in message
+    assert "Authorization header>" in message or "<secret token>" in message
+
+
+# Connections
+
+
+async def test_a_refused_connection_is_tried_again(service: Service) -> None:
+    port = service.port
+    async with serving() as other:
+        port = other.port
+    with pytest.raises(RetryableFailure, match=rf"GET http://127\.0\.0\.1:{port}/x: ConnectError: .*"):
+        await call({"q": "private"}, url=f"http://127.0.0.1:{port}/x?y=1", query={"q": "q"})
+
+
+async def test_a_connection_that_breaks_is_tried_again(service: Service) -> None:
+    async def breaks(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b"half")
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    service.answer = breaks
+    with pytest.raises(RetryableFailure, match="GET http://127"):
+        await call(url=service.url)
+
+
+async def test_a_server_that_never_answers_is_tried_again(service: Service) -> None:
+    async def silent(request: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    service.answer = silent
+    with pytest.raises(RetryableFailure, match=r"no answer within 0\.2 s"):
+        await call(url=service.url, seconds=0.2)
+
+
+async def test_a_cancelled_call_frees_its_connection(service: Service) -> None:
+    arrived = asyncio.Event()
+
+    async def silent(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/slow":
+            arrived.set()
+            await asyncio.Event().wait()
+        return web.json_response({"ok": True})
+
+    service.answer = silent
+    settings = HttpSettings(url=service.url + "/{path}", allowed_networks=LOOPBACK)
+    executor = HttpExecutor(settings, Environment("x", Path(), 1))
+    await executor.start()
+    slow = asyncio.create_task(executor.execute({"path": "slow"}, context(60)))
+    await arrived.wait()
+    slow.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await slow
+    assert await executor.execute({"path": "quick"}, context()) == {"ok": True}
+    await executor.close()
