@@ -15,8 +15,15 @@ HEAD = (
 )
 
 
-def one_task(process: str, job_type: str, *, retries: int = 3, headers: dict[str, str] | None = None, name: str = "",
-             error: str | None = None) -> str:
+def one_task(
+    process: str,
+    job_type: str,
+    *,
+    retries: int = 3,
+    headers: dict[str, str] | None = None,
+    name: str = "",
+    error: str | None = None,
+) -> str:
     """A process of one service task; with `error` a boundary event catches that code and sets `caught`."""
     listed = "".join(f'<zeebe:header key="{key}" value="{value}"/>' for key, value in (headers or {}).items())
     caught = (
@@ -69,7 +76,9 @@ def python_executor(name: str, source: str, *, job_type: str | None = None, **sp
     }
 
 
-def write(directory: Path, *, processes: dict[str, str] | None = None, resources: list[dict[str, Any]] | None = None) -> Path:
+def write(
+    directory: Path, *, processes: dict[str, str] | None = None, resources: list[dict[str, Any]] | None = None
+) -> Path:
     """Write manifests into a directory."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, xml in (processes or {}).items():

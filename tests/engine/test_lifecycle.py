@@ -23,7 +23,9 @@ def manifests(tmp_path: Path) -> Path:
             return {"passed": True}
         """
     executor = python_executor("gate", gate, job_type="gate", backoff={"initial": "300ms", "multiplier": 1})
-    return write(tmp_path / "manifests", processes={"gated": one_task("gated", "gate", retries=1000)}, resources=[executor])
+    return write(
+        tmp_path / "manifests", processes={"gated": one_task("gated", "gate", retries=1000)}, resources=[executor]
+    )
 
 
 def test_interrupt_leaves_nothing_and_the_next_start_continues(tmp_path: Path, manifests: Path) -> None:
@@ -91,7 +93,9 @@ def listening(family: list[psutil.Process]) -> set[int]:
     for process in family:
         for connection in process.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN:
-                assert connection.laddr.ip in {"127.0.0.1", "::ffff:127.0.0.1"}, f"{process} listens on {connection.laddr}"
+                assert connection.laddr.ip in {"127.0.0.1", "::ffff:127.0.0.1"}, (
+                    f"{process} listens on {connection.laddr}"
+                )
                 ports.add(connection.laddr.port)
     return ports
 

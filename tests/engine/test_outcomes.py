@@ -48,14 +48,18 @@ SOURCES = {
 def dev(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevSystem]:
     directory = tmp_path_factory.mktemp("outcomes")
     fast = {"backoff": {"initial": "100ms"}}
-    resources = [python_executor(f"out-{name}", source, job_type=f"out-{name}", **fast) for name, source in SOURCES.items()]
+    resources = [
+        python_executor(f"out-{name}", source, job_type=f"out-{name}", **fast) for name, source in SOURCES.items()
+    ]
     for resource in resources:
         if resource["metadata"]["name"] == "out-endless":
             resource["spec"]["timeout"] = "500ms"
         if resource["metadata"]["name"] == "out-double":
             resource["spec"]["inputSchema"] = {"required": ["n"], "properties": {"n": {"type": "integer"}}}
             resource["spec"]["outputSchema"] = {"properties": {"doubled": {"maximum": 100}}}
-    mapped = python_executor("out-mapped", "def main(input):\n    return {'sum': input['a'] + input['b']['c']}\n", job_type="out-mapped")
+    mapped = python_executor(
+        "out-mapped", "def main(input):\n    return {'sum': input['a'] + input['b']['c']}\n", job_type="out-mapped"
+    )
     mapped["spec"]["inputs"] = [{"source": "=n", "target": "a"}, {"source": "=n * 10", "target": "b.c"}]
     mapped["spec"]["outputs"] = [{"source": "=sum + 1", "target": "result"}]
     resources.append(mapped)

@@ -189,6 +189,7 @@ Caused by: bind(..) failed: Address already in use
 2026-01-01 WARN Exception encountered during context initialization
 2026-01-01 INFO Stopped
 """
+    log = f"2026-01-01 INFO Before\n{log}2026-01-01 INFO After\n"
     assert last_meaningful_lines(log) == [
         "java.util.concurrent.ExecutionException: Startup failed",
         "Caused by: bind(..) failed: Address already in use",
@@ -211,6 +212,11 @@ Web server failed to start. Port 8080 was already in use.
 def test_quotes_the_last_lines_of_a_log_without_errors() -> None:
     assert last_meaningful_lines("one\n\ntwo\nthree\n", 2) == ["two", "three"]
     assert last_meaningful_lines("") == []
+
+
+def test_quotes_a_short_log_as_it_is() -> None:
+    log = "Error occurred during initialization of VM\nToo small maximum heap\n"
+    assert last_meaningful_lines(log) == ["Error occurred during initialization of VM", "Too small maximum heap"]
 
 
 @pytest.mark.parametrize(("code", "words"), [(3, "exit code 3"), (-9, "signal SIGKILL"), (-99, "signal 99")])

@@ -98,9 +98,7 @@ async def _run_once(system: System, options: DevOptions) -> int:
     process = options.run_process or ""
     print_note(f"running {process} ...")
     try:
-        result = await run_and_watch(
-            system.client, process, options.variables, options.timeout, system.runtime.pdo
-        )
+        result = await run_and_watch(system.client, process, options.variables, options.timeout, system.runtime.pdo)
     except NotFoundError:
         known = sorted(system.kernel.store.load().processes)
         print_error(f"no process {process!r}; there are: {', '.join(known) or 'none'}")

@@ -34,9 +34,7 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
-def print_rows(
-    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], output: OutputFormat, empty: str
-) -> None:
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], output: OutputFormat, empty: str) -> None:
     """Print a list.
 
     Args:

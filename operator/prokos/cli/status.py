@@ -45,9 +45,7 @@ def task_row(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def executor_row(executor: Mapping[str, Any]) -> dict[str, Any]:
     """An executor as a row of a table."""
-    accepts = "; ".join(
-        ", ".join(f"{key}={value}" for key, value in rule.items()) for rule in executor["accepts"]
-    )
+    accepts = "; ".join(", ".join(f"{key}={value}" for key, value in rule.items()) for rule in executor["accepts"])
     return {**executor, "workers": f"{executor['running']}/{executor['wanted']}", "accepts": accepts}
 
 

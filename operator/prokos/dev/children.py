@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from prokos.launcher import tied
+from prokos.engine.embedded_process import describe_exit
+from prokos.engine.tether import tethered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,7 +132,7 @@ async def _run(child: Child) -> int:
     spec.log_file.parent.mkdir(parents=True, exist_ok=True)
     with spec.log_file.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            *tied(*spec.argv),
+            *tethered(spec.argv),
             env=dict(spec.environment),
             cwd=spec.directory,
             stdin=asyncio.subprocess.DEVNULL,
@@ -163,13 +164,3 @@ async def _terminate(process: asyncio.subprocess.Process, waiting: asyncio.Task[
     if pending:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-
-
-def describe_exit(code: int) -> str:
-    """An exit code in words."""
-    if code < 0:
-        try:
-            return f"signal {signal.Signals(-code).name}"
-        except ValueError:
-            return f"signal {-code}"
-    return f"exit code {code}"

@@ -198,4 +198,3 @@ async def fetch_json(url: str, timeout: float = 2.0) -> Any:
             return await response.json() if response.status == 200 else None
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return None
-

@@ -62,9 +62,7 @@ def _executors(
                 "running": state.running if state else 0,
                 "restarts": state.restarts if state else 0,
                 "inFlight": in_flight.get(name, 0),
-                "accepts": [
-                    rule.model_dump(by_alias=True, exclude_defaults=True) for rule in executor.spec.accepts
-                ],
+                "accepts": [rule.model_dump(by_alias=True, exclude_defaults=True) for rule in executor.spec.accepts],
                 "message": state.message if state else "",
             }
         )
@@ -96,5 +94,3 @@ def build_app(kernel: Kernel, home: EmbeddedHome, client: EngineClient) -> web.A
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/status", status)])
     return app
-
-

@@ -138,9 +138,7 @@ class EngineClient:
         )
         response = await self._call(self._gateway.DeployResource, request, timeout=60)
         processes = [item.process for item in response.deployments if item.HasField("process")]
-        return [
-            DeployedProcess(p.bpmnProcessId, p.version, p.processDefinitionKey, p.resourceName) for p in processes
-        ]
+        return [DeployedProcess(p.bpmnProcessId, p.version, p.processDefinitionKey, p.resourceName) for p in processes]
 
     async def create_instance(
         self, process_id: str, variables: Mapping[str, Any] | None = None, *, version: int = -1
@@ -179,9 +177,7 @@ class EngineClient:
 
     async def cancel_instance(self, key: int) -> None:
         """Cancel a process instance and everything in it."""
-        await self._call(
-            self._gateway.CancelProcessInstance, pb.CancelProcessInstanceRequest(processInstanceKey=key)
-        )
+        await self._call(self._gateway.CancelProcessInstance, pb.CancelProcessInstanceRequest(processInstanceKey=key))
 
     async def publish_message(
         self,
@@ -310,9 +306,7 @@ class EngineClient:
 
     async def update_retries(self, key: int, retries: int) -> None:
         """Set the attempts a job has left."""
-        await self._call(
-            self._gateway.UpdateJobRetries, pb.UpdateJobRetriesRequest(jobKey=key, retries=retries)
-        )
+        await self._call(self._gateway.UpdateJobRetries, pb.UpdateJobRetriesRequest(jobKey=key, retries=retries))
 
     async def restart_element(self, instance_key: int, element_id: str, element_instance_key: int) -> None:
         """Terminate an element instance, with its incident, and activate the element anew."""
@@ -336,4 +330,3 @@ def cut(message: str, limit: int = MESSAGE_LIMIT) -> str:
         return message
     half = (limit - 5) // 2
     return f"{message[:half]} ... {message[-half:]}"
-

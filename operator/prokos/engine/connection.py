@@ -92,9 +92,7 @@ class Connection:
         if self.basic is not None:
             plugin = grpc.metadata_call_credentials(_BasicAuth(self.basic))
             credentials = grpc.composite_channel_credentials(credentials, plugin)
-        return create_secure_channel(
-            self.address, channel_options=CHANNEL_OPTIONS, channel_credentials=credentials
-        )
+        return create_secure_channel(self.address, channel_options=CHANNEL_OPTIONS, channel_credentials=credentials)
 
     def to_environment(self) -> dict[str, str]:
         """The variables from which `from_environment` makes this connection again, for child processes."""
@@ -126,9 +124,7 @@ class _BasicAuth(grpc.AuthMetadataPlugin):  # type: ignore[misc]  # grpc has no 
         token = base64.b64encode(f"{basic.username}:{basic.password}".encode()).decode()
         self._metadata = (("authorization", f"Basic {token}"),)
 
-    def __call__(
-        self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback
-    ) -> None:
+    def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
         callback(self._metadata, None)
 
 
@@ -183,6 +179,4 @@ def from_resource(engine: ExternalEngine, environ: Mapping[str, str] = os.enviro
         )
     if engine.basic:
         basic = Basic(engine.basic.username, read_secret(engine.basic.password, environ))
-    return Connection(
-        engine.address, tls=engine.tls.enabled, ca_file=engine.tls.ca_file, oauth=oauth, basic=basic
-    )
+    return Connection(engine.address, tls=engine.tls.enabled, ca_file=engine.tls.ca_file, oauth=oauth, basic=basic)

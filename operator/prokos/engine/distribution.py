@@ -84,14 +84,10 @@ def ensure_distribution(version: str = DEFAULT_VERSION, *, progress: Progress = 
         EngineSetupError: `PROKOS_ENGINE_HOME` names no distribution, the download failed or is not what it should
             be, or there is no room for it. Nothing is left in the cache that could be taken for a distribution.
     """
-    if chosen := os.environ.get(HOME_VARIABLE):
-        return _chosen_distribution(chosen)
-    if not VERSION.fullmatch(version):
-        raise EngineSetupError(f"{version!r} is no version of the engine; give one like {DEFAULT_VERSION}")
+    if there := installed_distribution(version):
+        return there
     parent = cache_directory() / "engine"
     home = parent / version
-    if not missing_parts(home):
-        return home
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with _only_one(parent / f".{version}.lock", f"waiting for another download of the engine {version}", progress):
@@ -102,6 +98,20 @@ def ensure_distribution(version: str = DEFAULT_VERSION, *, progress: Progress = 
     except OSError as error:
         raise EngineSetupError(f"cannot install the engine {version} in {parent}: {error}") from error
     return home
+
+
+def installed_distribution(version: str = DEFAULT_VERSION) -> Path | None:
+    """The directory of a distribution that is there already: the chosen one, or the one in the cache.
+
+    Raises:
+        EngineSetupError: `PROKOS_ENGINE_HOME` names no distribution, or the version is none.
+    """
+    if chosen := os.environ.get(HOME_VARIABLE):
+        return _chosen_distribution(chosen)
+    if not VERSION.fullmatch(version):
+        raise EngineSetupError(f"{version!r} is no version of the engine; give one like {DEFAULT_VERSION}")
+    home = cache_directory() / "engine" / version
+    return None if missing_parts(home) else home
 
 
 def _chosen_distribution(chosen: str) -> Path:

@@ -207,4 +207,5 @@ def last_meaningful_lines(text: str, count: int = 5) -> list[str]:
     if analysed:
         return [line.strip() for line in analysis.splitlines() if line.strip(" *")][:count]
     lines = list(dict.fromkeys(line.strip()[:300] for line in text.splitlines() if not _NOISE.search(line)))
-    return [line for line in lines if _TELLING.search(line) and " WARN " not in line][-count:] or lines[-count:]
+    telling = [line for line in lines if _TELLING.search(line) and " WARN " not in line]
+    return telling[-count:] if telling and len(lines) > count else lines[-count:]

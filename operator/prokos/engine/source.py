@@ -2,8 +2,8 @@
 
 A stream alone never sees jobs that were there before it and lets an old backlog starve; polls alone are slow. So
 both run, in two modes. While the consumer keeps up, the stream is open and a slow poll looks for what it missed.
-When the consumer falls behind, the stream is closed and polls take the oldest jobs, as many as there is room for,
-until one comes back short: then the backlog is gone and the stream opens again.
+When the consumer falls behind, so that jobs wait here for long, the stream is closed and polls take the oldest jobs,
+as many as there is room for, until one comes back short: then the backlog is gone and the stream opens again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import structlog
 from prokos.engine.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from prokos.engine.client import EngineClient
     from prokos.engine.job import Job
@@ -32,6 +32,19 @@ STREAM_RETRY = 1.0
 FRESH = 0.8
 """Share of its lease within which a job that waited here is still handed on; an older one the engine offers again."""
 
+PATIENCE = 0.1
+"""Share of its lease that the oldest job waits here while the stream stays open. A burst that the consumer works off
+within this time is no reason to close it: every closed stream loses jobs that are on their way, until their leases end.
+"""
+
+MOST_WAITING = 1_000
+"""Jobs that wait here at most while the stream is open; they take memory."""
+
+QUIET = 0.05
+"""Seconds without a job after which a stream that is being closed counts as empty."""
+
+DRAIN = 0.5
+"""Longest time in seconds for emptying a stream."""
 
 GATHER = 0.02
 """Seconds to wait for more free slots before a poll while behind."""
@@ -130,9 +143,10 @@ class JobSource:
             try:
                 async for job in stream:
                     self._accept(job)
-                    if len(self._buffer) > self.slots.size:
+                    if self._overflows():
                         self._behind = True
                         self._caught_up.clear()
+                        await self._drain(stream)
                         break
             except EngineError as error:
                 log.debug("job stream broke", job_type=self.job_type, error=str(error))
@@ -143,6 +157,20 @@ class JobSource:
             finally:
                 await stream.aclose()
 
+    def _overflows(self) -> bool:
+        waiting = len(self._buffer)
+        if waiting <= self.slots.size:
+            return False
+        return waiting > MOST_WAITING or time.monotonic() - self._buffer[0][0] > self.lease * PATIENCE
+
+    async def _drain(self, stream: AsyncGenerator[Job, None]) -> None:
+        with contextlib.suppress(TimeoutError, StopAsyncIteration):
+            async with asyncio.timeout(DRAIN):
+                while True:
+                    async with asyncio.timeout(QUIET):
+                        job = await anext(stream)
+                    self._accept(job)
+
     async def _poll(self) -> None:
         while True:
             await self._wait_room()
@@ -150,7 +178,7 @@ class JobSource:
             if room > 0:
                 jobs = await self._activate(room)
                 # A short poll alone does not say that the consumer keeps up: the stream may have filled the buffer.
-                self._behind = len(jobs) == room or len(self._buffer) > self.slots.size
+                self._behind = len(jobs) == room or self._overflows()
                 if not self._behind:
                     self._caught_up.set()
                 else:
@@ -171,9 +199,7 @@ class JobSource:
 
     async def _activate(self, limit: int) -> list[Job]:
         try:
-            jobs = await self.client.activate_jobs(
-                self.job_type, worker=self.worker, limit=limit, lease=self.lease
-            )
+            jobs = await self.client.activate_jobs(self.job_type, worker=self.worker, limit=limit, lease=self.lease)
         except EngineError as error:
             log.warning("cannot poll jobs", job_type=self.job_type, error=str(error))
             return []

@@ -208,9 +208,7 @@ class Pdo:
         self.flights.add(waiting.task, "", waiting.slots)
         self.journal.update(waiting.task.job_key, "routing")
         if first:
-            await self.client.publish_message(
-                ROUTE_MESSAGE, element.route_name, {"element": element_variable(element)}
-            )
+            await self.client.publish_message(ROUTE_MESSAGE, element.route_name, {"element": element_variable(element)})
 
     def settled(self, element: Element, outcome: Decision | Refused) -> None:
         """An element's route was decided: its waiting tasks go on."""

@@ -139,9 +139,7 @@ def _by_stored_route(element: Element, registry: Registry) -> Decision | Refused
     return Decision(spec.executor, spec.source, spec.reason or f"TaskRoute {route.metadata.name}", spec.confidence)
 
 
-def fallback(
-    element: Element, registry: Registry, why: str = "", *, transient: bool = False
-) -> Decision | Refused:
+def fallback(element: Element, registry: Registry, why: str = "", *, transient: bool = False) -> Decision | Refused:
     """The last resort: the fallback executor, or a refusal that says how to make a route."""
     name = registry.system.router.fallback
     why = why or "no rule and no route claims this task"
