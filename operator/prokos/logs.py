@@ -5,23 +5,29 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import TextIO
 
 import structlog
 
 
-def configure_logging() -> None:
+def configure_logging(file: TextIO | None = None) -> None:
     """Set up structlog for this process.
 
     `PROKOS_LOG_FORMAT` is `json` or `text` (default: text on a terminal), `PROKOS_LOG_LEVEL` a level's name.
+
+    Args:
+        file: Where to write JSON lines instead of standard error.
     """
-    chosen = os.environ.get("PROKOS_LOG_FORMAT") or ("text" if sys.stderr.isatty() else "json")
+    chosen = "json" if file else os.environ.get("PROKOS_LOG_FORMAT") or ("text" if sys.stderr.isatty() else "json")
     level = logging.getLevelNamesMapping().get(os.environ.get("PROKOS_LOG_LEVEL", "INFO").upper(), logging.INFO)
     renderer: structlog.typing.Processor
     if chosen == "json":
         renderer = structlog.processors.JSONRenderer(ensure_ascii=False)
-        exceptions: structlog.typing.Processor = structlog.processors.dict_tracebacks
+        # By default structlog shows the local variables of every frame, and so an API key or a task's data.
+        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        exceptions: structlog.typing.Processor = structlog.processors.ExceptionRenderer(tracebacks)
     else:
-        renderer = structlog.dev.ConsoleRenderer()
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         exceptions = structlog.dev.set_exc_info
     structlog.configure(
         processors=[
@@ -32,6 +38,6 @@ def configure_logging() -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file or sys.stderr),
         cache_logger_on_first_use=True,
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,11 +17,27 @@ from prokos.engine import Connection, EngineClient
 from prokos.engine.embedded import EmbeddedEngine, EmbeddedSettings
 
 
+@dataclass(frozen=True)
+class Broker:
+    """A running broker whose clock can be moved."""
+
+    address: str
+    management_url: str
+
+    def advance(self, seconds: float) -> None:
+        """Move the engine's clock forward; timers and leases that are due by then fall due now."""
+        body = json.dumps({"offsetMilli": int(seconds * 1000)}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.management_url}/actuator/clock/add", data=body, headers=headers)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            assert response.status == 200
+
+
 @pytest.fixture(scope="session")
-def engine_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """host:port of a broker that all tests share: they use names of their own for what they deploy."""
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker that all tests share: they use names of their own for what they deploy."""
     directory = tmp_path_factory.mktemp("engine")
-    ready: Future[str] = Future()
+    ready: Future[Broker] = Future()
     stop: Future[None] = Future()
     thread = threading.Thread(target=_run, args=(directory, ready, stop), name="engine")
     thread.start()
@@ -29,12 +48,23 @@ def engine_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         thread.join()
 
 
-def _run(directory: Path, ready: Future[str], stop: Future[None]) -> None:
+@pytest.fixture(scope="session")
+def engine_address(broker: Broker) -> str:
+    """host:port of the shared broker."""
+    return broker.address
+
+
+def _run(directory: Path, ready: Future[Broker], stop: Future[None]) -> None:
     async def serve() -> None:
-        settings = EmbeddedSettings(data=directory / "data", log_file=directory / "engine.log", keep_state=False)
+        settings = EmbeddedSettings(
+            data=directory / "data",
+            log_file=directory / "engine.log",
+            keep_state=False,
+            environment={"ZEEBE_CLOCK_CONTROLLED": "true"},
+        )
         try:
             async with EmbeddedEngine(settings) as engine:
-                ready.set_result(engine.address)
+                ready.set_result(Broker(engine.address, engine.management_url))
                 await asyncio.wrap_future(stop)
         except Exception as error:  # noqa: BLE001 - it is the test's to see
             ready.set_exception(error)

@@ -78,17 +78,17 @@ class DevSystem:
                 stdin=subprocess.DEVNULL,
             )
         if wait:
-            self.wait_for("ready:", START_TIMEOUT)
+            self.wait_for("\nready: ", START_TIMEOUT)
         return self
 
     def wait_for(self, text: str, timeout: float = 30.0) -> None:
         """Wait until it has printed `text`."""
         wait_until(
-            lambda: text in self.output or self._ended(),
+            lambda: text in "\n" + self.output or self._ended(),
             timeout=timeout,
             describe=lambda: f"`prokos dev` did not say {text!r}:\n{self.output}\n{self.logs()}",
         )
-        assert text in self.output, f"`prokos dev` ended:\n{self.output}\n{self.logs()}"
+        assert text in "\n" + self.output, f"`prokos dev` ended:\n{self.output}\n{self.logs()}"
 
     def _ended(self) -> bool:
         return self._process is not None and self._process.poll() is not None

@@ -19,7 +19,10 @@ import psutil
 import pytest
 
 from prokos.engine import Connection, EngineClient, RetryPolicy
+from prokos.engine.distribution import ensure_distribution
 from prokos.engine.embedded import DataInUseError, EmbeddedEngine, EmbeddedSettings, EngineSetupError
+from prokos.engine.java import find_java
+from prokos.engine.startup_cache import ensure_startup_cache, startup_cache_path
 
 pytestmark = pytest.mark.engine
 
@@ -54,11 +57,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 async def wait_until(predicate: Callable[[], Awaitable[bool] | bool], what: str, timeout: float = 60) -> None:
@@ -135,6 +133,25 @@ async def test_runs_java_itself_and_not_a_shell(engine: Running) -> None:
     assert process.name() == "java"
     assert process.ppid() == os.getpid()
     assert os.getpgid(process.pid) == process.pid != os.getpgid(0)
+
+
+async def test_uses_the_startup_cache_when_there_is_one(engine: Running) -> None:
+    cache = startup_cache_path(ensure_distribution(engine.settings.version), find_java())
+    if cache is None or not cache.is_file():
+        pytest.skip("no start-up cache was made")
+    assert str(cache) in {mapping.path for mapping in psutil.Process(engine.pid).memory_maps()}
+
+
+async def test_making_a_startup_cache_can_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROKOS_ENGINE_HOME", str(ensure_distribution()))
+    monkeypatch.setenv("PROKOS_CACHE", str(tmp_path))
+    making = asyncio.create_task(ensure_startup_cache(idle=True))
+    await wait_until(lambda: bool(children_of(tmp_path)), "the training run has begun")
+    making.cancel()
+    with suppress(asyncio.CancelledError):
+        await making
+    assert children_of(tmp_path) == []
+    assert [path.suffix for path in (tmp_path / "engine").iterdir()] == [".lock"]
 
 
 async def test_refuses_a_second_engine_on_the_same_data(engine: Running) -> None:
@@ -262,11 +279,13 @@ async def test_the_broker_dies_with_a_killed_supervisor_and_frees_its_data(tmp_p
     supervisor.kill()
     await supervisor.wait()
 
-    def gone() -> bool:
-        with suppress(psutil.NoSuchProcess):
-            return java.status() == psutil.STATUS_ZOMBIE
-        return True
+    def free() -> bool:
+        with (tmp_path / "data" / "engine.lock").open() as lock, suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
 
-    await wait_until(gone, "java is gone", timeout=10)
-    with (tmp_path / "data" / "engine.lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    # The broker holds the lock, too: it is free when the last of its threads is gone.
+    await wait_until(free, "the data is free", timeout=10)
+    with suppress(psutil.NoSuchProcess):
+        assert java.status() == psutil.STATUS_ZOMBIE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import os
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from prokos.engine.distribution import PINNED_SHA256, EngineSetupError, ensure_distribution
+from prokos.engine.distribution import PINNED_SHA256, EngineSetupError, ensure_distribution, obtain_distribution
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,6 +236,21 @@ def test_a_download_killed_half_way_leaves_nothing_that_is_taken_for_a_distribut
     repository.hold.set()
     assert ensure_distribution(VERSION) == cache / VERSION
     assert visible(cache) == [VERSION]
+
+
+async def test_a_cancelled_download_ends_and_leaves_nothing(repository: Repository, cache: Path) -> None:
+    repository.publish(distribution(ballast=100_000))
+    repository.hold.clear()
+    download = asyncio.create_task(obtain_distribution(VERSION))
+    assert await asyncio.to_thread(repository.sending.wait, 30)
+    download.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await download
+    repository.hold.set()
+    async with asyncio.timeout(30):
+        while visible(cache):  # noqa: ASYNC110 - a directory has no event
+            await asyncio.sleep(0.02)
+    assert not (cache / VERSION).exists()
 
 
 def test_two_processes_that_start_together_download_once(repository: Repository, cache: Path) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -100,7 +101,9 @@ async def test_lists_and_objects_travel_as_json(tmp_path: Path) -> None:
     await run(tmp_path, "INSERT INTO orders (id, note) VALUES (:id, :note)", data)
     output = await run(tmp_path, "SELECT note FROM orders")
     assert json.loads(output["rows"][0]["note"]) == data["note"]
-    chosen = await run(tmp_path, "SELECT id FROM orders WHERE id IN (SELECT value FROM json_each(:ids))", {"ids": ["A-1"]})
+    chosen = await run(
+        tmp_path, "SELECT id FROM orders WHERE id IN (SELECT value FROM json_each(:ids))", {"ids": ["A-1"]}
+    )
     assert chosen["rowCount"] == 1
 
 
@@ -187,7 +190,11 @@ async def test_readers_work_beside_a_writer(tmp_path: Path) -> None:
 
 
 async def test_workers_that_start_at_once_set_up_once(tmp_path: Path) -> None:
-    setup = [TABLE, "CREATE TABLE IF NOT EXISTS lines (n)", "INSERT INTO lines SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM lines)"]
+    setup = [
+        TABLE,
+        "CREATE TABLE IF NOT EXISTS lines (n)",
+        "INSERT INTO lines SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM lines)",
+    ]
     counting = "SELECT count(*) AS n FROM lines"
     outputs = await asyncio.gather(*(run(tmp_path, counting, setup=setup) for _ in range(8)))
     assert outputs == [{"rows": [{"n": 1}], "rowCount": 1}] * 8
@@ -221,9 +228,7 @@ async def test_a_cancelled_statement_stops_and_leaves_the_database_free(tmp_path
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) INSERT INTO orders (id) SELECT i FROM n"
     async with executing(tmp_path, endless, concurrency=1) as executor:
         task = asyncio.create_task(executor.execute({}, context()))
-        async with asyncio.timeout(20):
-            while not await asyncio.to_thread(is_locked, tmp_path / "orders.db"):
-                await asyncio.sleep(0)
+        await asyncio.to_thread(wait_until_locked, tmp_path / "orders.db")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -231,15 +236,16 @@ async def test_a_cancelled_statement_stops_and_leaves_the_database_free(tmp_path
     await add(tmp_path, "A-1")
 
 
-def is_locked(path: Path) -> bool:
-    other = sqlite3.connect(path, timeout=0)
-    try:
-        other.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError:
-        return True
-    finally:
-        other.close()
-    return False
+def wait_until_locked(path: Path, seconds: float = 20) -> None:
+    deadline = monotonic() + seconds
+    while monotonic() < deadline:
+        with contextlib.closing(sqlite3.connect(path, timeout=0)) as other:
+            try:
+                other.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return
+        sleep(0.01)
+    raise AssertionError("the statement never began to write")
 
 
 # URLs
@@ -301,7 +307,7 @@ def test_an_unreadable_url_is_not_shown() -> None:
         (Decimal("NaN"), "NaN"),
         (Decimal("Infinity"), "Infinity"),
         (datetime(2026, 3, 1, 12, 30, tzinfo=UTC), "2026-03-01T12:30:00+00:00"),
-        (datetime(2026, 3, 1, 12, 30), "2026-03-01T12:30:00"),  # noqa: DTZ001 - a database's local time
+        (datetime(2026, 3, 1, 12, 30), "2026-03-01T12:30:00"),  # without a zone
         (date(2026, 3, 1), "2026-03-01"),
         (time(12, 30), "12:30:00"),
         (timedelta(days=1, hours=2, microseconds=500_000), "P1DT7200.5S"),
@@ -335,7 +341,7 @@ def test_writes_intervals_as_iso_8601(value: timedelta, text: str) -> None:
 
 
 def test_hides_values_that_a_database_quotes() -> None:
-    message = 'invalid input syntax for type integer: "4111-1111": near \'x\', 4111-1111 in the index'
+    message = "invalid input syntax for type integer: \"4111-1111\": near 'x', 4111-1111 in the index"
     assert hide_values(message, {"card": "4111-1111", "x": "x", "none": None, "empty": ""}) == (
         "invalid input syntax for type integer: <card>: near <x>, <card> in the index"
     )

@@ -20,6 +20,7 @@ from prokos.dev.state import StateDirectory
 from prokos.dev.system import AlreadyRunningError, BootError, ManifestError, running_system
 from prokos.engine import EngineError, NotFoundError
 from prokos.engine.distribution import EngineSetupError
+from prokos.logs import configure_logging
 
 if TYPE_CHECKING:
     from prokos.dev.system import System
@@ -43,11 +44,13 @@ async def run_dev(options: DevOptions) -> int:
     if missing := [path for path in options.manifests if not path.exists()]:
         print_error(f"{missing[0]} does not exist")
         return INVALID
-    _log_to_file_only()
     with contextlib.ExitStack() as stack:
         state = StateDirectory.find(options.state)
         if options.ephemeral:
             state = StateDirectory(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prokos-"))))
+        state.create()
+        # The command speaks for itself; its log is one among those of the system's processes.
+        configure_logging(stack.enter_context((state.logs / "kernel.log").open("a", buffering=1)))
         main = asyncio.create_task(_main(options, state))
         for name in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(name, Interrupts(main))
@@ -141,15 +144,6 @@ class Interrupts:
         self._seen = True
         print_note("stopping ...")
         self._main.cancel()
-
-
-def _log_to_file_only() -> None:
-    """The command speaks for itself: of its own logs only warnings reach the terminal."""
-    import logging
-
-    import structlog
-
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 
 class DownloadProgress:

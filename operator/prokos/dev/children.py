@@ -112,7 +112,13 @@ async def _keep(child: Child) -> None:
     failures = 0
     while not child.stopping.is_set():
         started = time.monotonic()
-        code = await _run(child)
+        code: int | None
+        try:
+            code = await _run(child)
+            ending = f"ended with {describe_exit(code)}; see {child.spec.log_file}"
+        except OSError as error:
+            # The disk is full, the working directory gone: as little a reason to give up as a crash.
+            code, ending = None, f"cannot be started: {error}"
         if child.stopping.is_set():
             return
         failures = 0 if time.monotonic() - started > STEADY else failures + 1
@@ -120,8 +126,8 @@ async def _keep(child: Child) -> None:
         if code == CONFIG_ERROR:
             delay = RESTART_DELAYS[-1]
         child.restarts += 1
-        child.message = f"ended with {describe_exit(code)}; see {child.spec.log_file}"
-        log.warning("child process ended and is started again", child=child.spec.name, exit=code, delay=delay)
+        child.message = ending
+        log.warning("child process is started again", child=child.spec.name, reason=ending, delay=delay)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await child.stopping.wait()

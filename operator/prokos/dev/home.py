@@ -24,15 +24,17 @@ if TYPE_CHECKING:
 
     from prokos.dev.state import StateDirectory
     from prokos.processes import Definition
+    from prokos.resources.base import Model
     from prokos.resources.problems import Problem
 
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """Variables of our environment that every child gets; everything else is named by its resource or stays out."""
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
-"""What the PDO needs besides, to reach a model provider."""
+"""What the router needs besides, to reach a model provider."""
 
 PDO = "pdo"
+ROUTER = "router"
 
 log = structlog.get_logger("prokos.dev")
 
@@ -119,29 +121,37 @@ class EmbeddedHome:
             self.children.remove(worker)
 
     async def ensure_pdo(self) -> None:
-        """The PDO as a child process."""
+        """The PDO as a child process, and the router as another one if a model decides routes."""
+        addresses = {"PROKOS_PDO_ADDRESS": self.ports.pdo, "PROKOS_HINTS_ADDRESS": self.ports.hints}
         system = self._desired.system
-        secret = system.router.api_key.env if system.router.api_key else None
-        environment = {
-            **passed_on(PROXY_VARIABLES),
-            **self.engine_environment,
-            **({secret: os.environ[secret]} if secret and secret in os.environ else {}),
-            "PROKOS_LOG_FORMAT": "json",
-            "PROKOS_REGISTRY": str(self.state.registry),
-            "PROKOS_PDO_ADDRESS": self.ports.pdo,
-            "PROKOS_HINTS_ADDRESS": self.ports.hints,
-        }
-        settings = json.dumps([system.pdo.model_dump(mode="json"), system.router.model_dump(mode="json")])
-        self.children.ensure(
-            ChildSpec(
-                name=PDO,
-                argv=(sys.executable, "-m", "prokos.pdo"),
-                environment=environment,
-                directory=self.state.root,
-                log_file=self.state.logs / "pdo.log",
-                revision=hashlib.sha256(settings.encode()).hexdigest()[:12],
-                grace=10,
-            )
+        self.children.ensure(self._service(PDO, "prokos.pdo", addresses, [system.pdo, system.router.mode]))
+        if system.router.mode == "llm":
+            secret = system.router.api_key.env if system.router.api_key else None
+            key = {secret: os.environ[secret]} if secret and secret in os.environ else {}
+            environment = {**passed_on(PROXY_VARIABLES), **key}
+            self.children.ensure(self._service(ROUTER, "prokos.router", environment, [system.router]))
+        else:
+            self.children.remove(ROUTER)
+
+    def _service(
+        self, name: str, module: str, environment: Mapping[str, str], settings: Sequence[Model | str]
+    ) -> ChildSpec:
+        """A child process that reads the registry; it is replaced when its settings change."""
+        text = json.dumps([item if isinstance(item, str) else item.model_dump(mode="json") for item in settings])
+        return ChildSpec(
+            name=name,
+            argv=(sys.executable, "-m", module),
+            environment={
+                **passed_on(),
+                **self.engine_environment,
+                **environment,
+                "PROKOS_LOG_FORMAT": "json",
+                "PROKOS_REGISTRY": str(self.state.registry),
+            },
+            directory=self.state.root,
+            log_file=self.state.logs / f"{name}.log",
+            revision=hashlib.sha256(text.encode()).hexdigest()[:12],
+            grace=10,
         )
 
     # --- observed state ---------------------------------------------------------------------------------------

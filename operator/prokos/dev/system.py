@@ -23,6 +23,7 @@ from prokos.engine.connection import from_resource
 from prokos.engine.distribution import no_progress
 from prokos.engine.embedded import EmbeddedEngine, EmbeddedSettings
 from prokos.kernel import Kernel
+from prokos.kernel.plan import plan_changes
 from prokos.registry import FileRegistry
 from prokos.resources.system import EmbeddedEngine as EmbeddedSpec
 
@@ -77,12 +78,20 @@ class System:
         try:
             async with asyncio.timeout(timeout):
                 await self.kernel.steps.booted.wait()
-                while not (self._workers_run() and await self.home.beats()):
+                # A boot that an earlier kernel began registers what was desired then.
+                await self.kernel.follow()
+                while not (self._registered() and self._workers_run() and await self.home.beats()):
                     await asyncio.sleep(0.1)
         except TimeoutError:
             missing = [name for name in self.home.desired().executors if not self.home.worker_state(name).running]
             what = f"no workers of {', '.join(missing)}" if missing else "the boot process has not ended"
             raise BootError(f"not ready after {timeout:g} s: {what}; see {self.state.logs}") from None
+
+    def _registered(self) -> bool:
+        pending = plan_changes(self.home.desired(), self.kernel.store.load())
+        names = {("TaskExecutor", name) for name in pending.executors}
+        names |= {("ProcessDefinition", name) for name in pending.processes}
+        return names <= set(self.kernel.steps.refusals)
 
     def _workers_run(self) -> bool:
         refused = {name for kind, name in self.kernel.steps.refusals if kind == "TaskExecutor"}
@@ -118,7 +127,7 @@ async def running_system(
     if other := Runtime.read(state):
         raise AlreadyRunningError(f"a system runs in {state.root} already (process {other.pid})")
     if fresh:
-        for directory in (state.engine, state.registry, state.root / "work", state.logs):
+        for directory in (state.engine, state.registry, state.root / "work"):
             shutil.rmtree(directory, ignore_errors=True)
     state.create()
     ports = Ports(*(f"{HOST}:{port}" for port in free_ports(3)))

@@ -64,11 +64,18 @@ class Topology:
     gateway_version: str
     brokers: int
     partitions: int
+    leaders: int
+    """Partitions with a leader that is not dead. One may be unhealthy for a while, and still does its work."""
     healthy_leaders: int
 
     @property
     def ready(self) -> bool:
-        """Every partition has a healthy leader."""
+        """Every partition has a leader."""
+        return 0 < self.partitions == self.leaders
+
+    @property
+    def healthy(self) -> bool:
+        """Every partition has a leader that calls itself healthy."""
         return 0 < self.partitions == self.healthy_leaders
 
 
@@ -115,12 +122,19 @@ class EngineClient:
             response = await self._gateway.Topology(pb.TopologyRequest(), timeout=5)
         except grpc.aio.AioRpcError as error:
             raise errors.from_grpc(error) from error
-        leaders = sum(
-            partition.role == pb.Partition.LEADER and partition.health == pb.Partition.HEALTHY
+        health = [
+            partition.health
             for broker in response.brokers
             for partition in broker.partitions
+            if partition.role == pb.Partition.LEADER and partition.health != pb.Partition.DEAD
+        ]
+        return Topology(
+            gateway_version=response.gatewayVersion,
+            brokers=len(response.brokers),
+            partitions=response.partitionsCount,
+            leaders=len(health),
+            healthy_leaders=health.count(pb.Partition.HEALTHY),
         )
-        return Topology(response.gatewayVersion, len(response.brokers), response.partitionsCount, leaders)
 
     async def deploy(self, resources: Mapping[str, bytes]) -> list[DeployedProcess]:
         """Deploy BPMN resources together, all or none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import hashlib
@@ -11,6 +12,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
@@ -74,7 +76,7 @@ def missing_parts(home: Path) -> list[str]:
 def ensure_distribution(version: str = DEFAULT_VERSION, *, progress: Progress = no_progress) -> Path:
     """The directory of an engine's distribution; it is downloaded if it is not there yet.
 
-    Blocks; run it in a thread. Processes that ask at the same time wait for the one that downloads.
+    Blocks; see `obtain_distribution`. Processes that ask at the same time wait for the one that downloads.
 
     Args:
         version: Version of the engine, like `8.6.0`. Without effect when `PROKOS_ENGINE_HOME` is set.
@@ -112,6 +114,21 @@ def installed_distribution(version: str = DEFAULT_VERSION) -> Path | None:
         raise EngineSetupError(f"{version!r} is no version of the engine; give one like {DEFAULT_VERSION}")
     home = cache_directory() / "engine" / version
     return None if missing_parts(home) else home
+
+
+async def obtain_distribution(version: str = DEFAULT_VERSION, *, progress: Progress = no_progress) -> Path:
+    """As `ensure_distribution`, in a thread; `progress` is called there. Cancelling it ends the download."""
+    cancelled = threading.Event()
+
+    def checked(description: str, done: int, total: int | None) -> None:
+        if cancelled.is_set():
+            raise EngineSetupError(f"{description} was cancelled")
+        progress(description, done, total)
+
+    try:
+        return await asyncio.to_thread(ensure_distribution, version, progress=checked)
+    finally:
+        cancelled.set()
 
 
 def _chosen_distribution(chosen: str) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 
-from prokos.engine.distribution import EngineSetupError, ensure_distribution, no_progress
+from prokos.engine.distribution import EngineSetupError, no_progress, obtain_distribution
 from prokos.engine.embedded_process import BrokerProcess, describe_exit, find_free_ports
 from prokos.engine.embedded_settings import (
     EmbeddedSettings,
@@ -64,7 +64,13 @@ class EmbeddedEngine:
         progress: Progress = no_progress,
         on_event: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Args: how to run it; told of the distribution's download; told of ends and restarts, in one line each."""
+        """Make it; nothing is started yet.
+
+        Args:
+            settings: How to run it.
+            progress: Told of the distribution's download, in another thread.
+            on_event: Told of every end and restart, in a line or a few.
+        """
         self.settings = settings
         self._progress = progress
         self._on_event = on_event
@@ -155,7 +161,7 @@ class EmbeddedEngine:
 
     async def _prepare(self) -> None:
         settings = self.settings
-        home = await asyncio.to_thread(ensure_distribution, settings.version, progress=self._progress)
+        home = await obtain_distribution(settings.version, progress=self._progress)
         java = await asyncio.to_thread(find_java)
         if not settings.keep_state:
             await asyncio.to_thread(_remove, settings.broker_directory)

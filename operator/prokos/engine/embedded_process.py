@@ -115,7 +115,7 @@ class BrokerProcess:
             while self.running:
                 with contextlib.suppress(EngineError, OSError):
                     # The web servers start last: the broker is ready, and dies again when one has no port.
-                    if (await client.topology()).ready and await _serves(host, ports.management):
+                    if (await client.topology()).healthy and await _serves(host, ports.management):
                         return
                 if time.monotonic() > deadline:
                     raise self._failed(f"is not ready after {timeout:.0f} s")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import grpc
 import grpc.aio
 
@@ -49,9 +51,24 @@ _TOO_LARGE = ("larger than max", "EXCEEDED_BATCH_RECORD_SIZE", "exceeds maximum 
 """How gRPC (here, and in the gateway's Java) and the broker word a payload beyond their limits, in whatever status."""
 
 
+_CONNECTION_BROKE = ("RST_STREAM", "Stream removed", "GOAWAY")
+"""gRPC's own words for a connection that broke in the middle of a call; the status is then UNKNOWN or INTERNAL."""
+
+
+_NO_TOKEN = re.compile(
+    r"plugin failed with error: \((invalid_\w+|unauthorized_client|access_denied|unsupported_grant_type|"
+    r"insecure_transport)\)"
+)
+"""The token endpoint refuses us (RFC 6749, 5.2), or is none over TLS. gRPC reports any lack of a token as UNAVAILABLE."""
+
+
 def from_grpc(error: grpc.aio.AioRpcError) -> EngineError:
-    """Translate a gRPC error. A payload that is too large would otherwise look like back-pressure."""
+    """Translate a gRPC error by its details where its status would mislead: repeating some could never end."""
     details = error.details() or ""
     if any(words in details for words in _TOO_LARGE):
         return PayloadTooLargeError(details)
+    if any(words in details for words in _CONNECTION_BROKE):
+        return EngineUnavailableError(details)
+    if refused := _NO_TOKEN.search(details):
+        return AccessDeniedError(f"the token endpoint refuses: {refused[1]}")
     return _BY_STATUS.get(error.code(), RejectedError)(details or error.code().name)

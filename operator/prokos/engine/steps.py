@@ -100,7 +100,9 @@ class StepRunner:
         except StepRefusedError as refused:
             await self.client.throw_error(job.key, refused.code, str(refused), {"refusal": str(refused)})
         except Exception as error:
-            log.exception("step failed and is tried again", step=job.type, job=job.key)
+            # What the engine says needs no traceback; anything else may be a mistake of ours.
+            unexpected = not isinstance(error, EngineError)
+            log.warning("step failed and is tried again", step=job.type, error=str(error), exc_info=unexpected)
             message = f"{type(error).__name__}: {error}"
             await self.client.fail_job(job.key, message, retries=job.retries, backoff=RETRY_DELAY)
         else:

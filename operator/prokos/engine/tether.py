@@ -4,7 +4,7 @@ A supervisor killed by SIGKILL cannot stop its children; so the kernel is asked,
 parent dies. The request must come from the child itself, and outlives an exec. A `preexec_fn` would be the usual place
 for it, but that makes Python fork, and gRPC's fork handlers then start threads in the child, which abort it now and
 then (`epoll_wait error: Bad file descriptor`, grpcio 1.85). Without one Python uses vfork, which is safe; and so the
-child is first this program, run by its path without site packages (20 ms), and then the command, under the same pid.
+child is first this program, run by its path without site packages (30 ms), and then the command, under the same pid.
 Linux only; elsewhere nothing is asked for and the child is just started.
 """
 

@@ -77,11 +77,11 @@ class KernelSteps:
     # --- boot -------------------------------------------------------------------------------------------------
 
     async def check_engine(self, _: Job) -> dict[str, Any]:
-        """The engine has a healthy leader for every partition; until then the process waits here."""
+        """The engine has a leader for every partition; until then the process waits here."""
         topology = await self.client.topology()
         if not topology.ready:
             raise EngineUnavailableError(
-                f"{topology.healthy_leaders} of {topology.partitions} partitions have a healthy leader"
+                f"{topology.leaders} of {topology.partitions} partitions have a leader"
             )
         return {"engine": asdict(topology)}
 

@@ -23,7 +23,7 @@ from prokos.pdo.beat import Heartbeat
 from prokos.pdo.service import Pdo
 from prokos.pdo.status import build_app, receive_hints
 from prokos.registry import FileRegistry
-from prokos.router import RoutingSteps
+from prokos.router import DecideStep, SettleSteps
 
 BEAT_LEASE_MARGIN = 4.0
 """Seconds a beat's jobs outlive the beat: what a killed PDO delays the heartbeat by."""
@@ -43,7 +43,9 @@ async def serve(registry: Path, status_address: str, hints_address: str) -> None
         store = FileRegistry(registry)
         pdo = Pdo(client, store, worker=f"pdo-{os.getpid()}")
         heartbeat = Heartbeat(client, pdo)
-        routing = RoutingSteps(store, lambda: pdo.registry, pdo.settled)
+        routing = dict(SettleSteps(store, pdo.settled).handlers())
+        if pdo.registry.system.router.mode == "rules":
+            routing |= DecideStep(lambda: pdo.registry).handlers()
         beats = StepRunner(
             client,
             heartbeat.handlers(),
@@ -52,7 +54,7 @@ async def serve(registry: Path, status_address: str, hints_address: str) -> None
             poll_interval=2.0,
             concurrency=pdo.settings.shards,
         )
-        routes = StepRunner(client, routing.handlers(), worker=pdo.worker, poll_interval=5.0)
+        routes = StepRunner(client, routing, worker=pdo.worker, poll_interval=5.0)
         runner = web.AppRunner(build_app(pdo, heartbeat), access_log=None)
         await runner.setup()
         host, _, port = status_address.rpartition(":")

@@ -6,6 +6,7 @@ process per correlation key. Whoever dispatches a task, and however often, it ha
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,11 @@ def build_variables(task: TaggedTask, executor: TaskExecutor, raw_variables: str
     tagged = to_json(task.to_variable())
     if not executor.spec.inputs:
         return f'{{"prokosTask":{tagged},"input":{raw_variables}}}'
+    if '"prokosTask"' in raw_variables:
+        # A process's own variable of this name must not pass for the tag: which of the two the engine takes is open.
+        raw_variables = to_json(
+            {name: value for name, value in json.loads(raw_variables).items() if name != "prokosTask"}
+        )
     rest = raw_variables.strip()[1:]
     separator = "" if rest.strip() == "}" else ","
     return f'{{"prokosTask":{tagged}{separator}{rest}'

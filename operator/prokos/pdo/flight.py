@@ -1,4 +1,4 @@
-"""Tasks that were dispatched and have not ended: their slots, their leases.
+"""Tasks that were taken and have not ended: their slots, their leases.
 
 A slot is given back when the worker's hint says that the task has ended, or when the engine says so as the lease
 is renewed. Nothing else depends on the hints.
@@ -31,12 +31,13 @@ KEEP_CONCURRENCY = 16
 
 @dataclass(slots=True)
 class Flight:
-    """One dispatched task; `renew_at` is on the monotonic clock."""
+    """One task; `renew_at` is on the monotonic clock."""
 
     task: TaggedTask
-    executor: str
     slots: Slots
     renew_at: float
+    executor: str = ""
+    """Empty while its route is decided."""
 
 
 class InFlight:
@@ -55,17 +56,26 @@ class InFlight:
         return job_key in self._flights
 
     def by_executor(self) -> dict[str, int]:
-        """How many tasks each executor has: its backlog and what it runs."""
+        """How many tasks each executor has: its backlog and what it runs. Tasks without a route yet count under ''."""
         counts: dict[str, int] = {}
         for flight in self._flights.values():
             counts[flight.executor] = counts.get(flight.executor, 0) + 1
         return counts
 
-    def add(self, task: TaggedTask, executor: str, slots: Slots) -> None:
+    def add(self, task: TaggedTask, slots: Slots) -> None:
         """Take over a task and its slot. A task the engine offered again, its lease over, keeps one slot."""
-        if earlier := self._flights.pop(task.job_key, None):
-            earlier.slots.release()
-        self._flights[task.job_key] = Flight(task, executor, slots, time.monotonic() + self._lease / 2)
+        self.remove(task.job_key)
+        self._flights[task.job_key] = Flight(task, slots, time.monotonic() + self._lease / 2)
+
+    def holds(self, task: TaggedTask) -> bool:
+        """Whether this very activation of a task is in flight: it has not ended, and was not offered again since."""
+        flight = self._flights.get(task.job_key)
+        return flight is not None and flight.task is task
+
+    def assign(self, task: TaggedTask, executor: str) -> None:
+        """Say which executor a task goes to."""
+        if self.holds(task):
+            self._flights[task.job_key].executor = executor
 
     def remove(self, job_key: int) -> bool:
         """Give a task's slot back."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,8 @@ from prokos.pdo.tagging import element_of, tag
 from prokos.router import ROUTE_MESSAGE, Decision, Element, Refused, decide, element_variable
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from prokos.engine import EngineClient, Job
     from prokos.registry import FileRegistry, Registry
     from prokos.tde import TaggedTask
@@ -31,6 +32,9 @@ TRANSIENT = 60.0
 DISPATCH_CONCURRENCY = 64
 """Dispatches under way at a time: enough to keep a broker busy, few enough not to be refused all the time."""
 
+ASK_AGAIN = 10.0
+"""Seconds after which a route that tasks still wait for is requested again: a request, or its outcome, may be lost."""
+
 SHARD_KEPT = 15.0
 """Seconds a shard is scanned after its last beat here: its next beat may be served by another replica."""
 
@@ -41,7 +45,6 @@ class _Waiting:
 
     job: Job
     task: TaggedTask
-    slots: Slots
 
 
 @dataclass(slots=True)
@@ -60,15 +63,17 @@ class Pdo:
         self.client = client
         self.store = store
         self.worker = worker
-        self.registry: Registry = store.load()
+        # In this order: what is written in between is seen as a change later.
         self._signature = store.signature()
+        self.registry: Registry = store.load()
         self.settings = self.registry.system.pdo
         self.lease = self.settings.lease.total_seconds()
         self.journal = Journal()
         self.flights = InFlight(client, self.journal, self.lease)
         self.shards: dict[int, _Shard] = {}
         self._routes: dict[Element, tuple[Decision | Refused, float | None]] = {}
-        self._waiting: dict[Element, list[_Waiting]] = defaultdict(list)
+        self._waiting: dict[Element, list[_Waiting]] = {}
+        self._requested: dict[Element, float] = {}
         self._limit = asyncio.Semaphore(DISPATCH_CONCURRENCY)
         self._dispatches: set[asyncio.Task[None]] = set()
 
@@ -93,6 +98,7 @@ class Pdo:
     def beat(self, shard: int, number: int) -> _Shard:
         """A beat of a shard is served here: scan its job types, from now until beats stop coming."""
         self.reload()
+        self._ask_again()
         state = self.shards.setdefault(shard, _Shard(0.0))
         state.scanned_until = time.monotonic() + self.settings.beat_interval.total_seconds() + SHARD_KEPT
         state.beat = number
@@ -143,15 +149,18 @@ class Pdo:
 
         async def take(job: Job) -> None:
             await self._limit.acquire()
-            dispatch = asyncio.create_task(self._handle(job, slots, state.beat))
-            self._dispatches.add(dispatch)
-            dispatch.add_done_callback(self._dispatched)
+            self._start(self._handle(job, slots, state.beat)).add_done_callback(lambda _: self._limit.release())
 
         await source.run(take)
 
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._dispatches.add(task)
+        task.add_done_callback(self._dispatched)
+        return task
+
     def _dispatched(self, done: asyncio.Task[None]) -> None:
         self._dispatches.discard(done)
-        self._limit.release()
         if not done.cancelled() and (error := done.exception()):
             log.error("a dispatch broke off; the task's lease brings it back", exc_info=error)
 
@@ -159,15 +168,26 @@ class Pdo:
 
     async def _handle(self, job: Job, slots: Slots, beat: int) -> None:
         task = tag(job, self.registry, self.lease)
+        # From here on the task is ours. Its lease is kept, also while its route is decided.
+        self.flights.add(task, slots)
         self.journal.seen(task, beat)
         element = element_of(job, self.registry)
-        match self._route(element):
-            case Decision() as decision:
-                await self._dispatch(job, task, decision, slots)
-            case Refused() as refused:
-                await self._refuse(task, refused, slots)
-            case None:
-                await self._request_route(element, _Waiting(job, task, slots))
+        outcome = self._route(element)
+        if outcome is None:
+            await self._await_route(element, _Waiting(job, task))
+        else:
+            await self._proceed(job, task, outcome)
+
+    async def _proceed(self, job: Job, task: TaggedTask, outcome: Decision | Refused) -> None:
+        try:
+            if isinstance(outcome, Decision):
+                await self._dispatch(job, task, outcome)
+            else:
+                await self._refuse(task, outcome)
+        except Exception:
+            # Its lease is kept no longer: when it is over, the engine offers the task again.
+            self.flights.remove(task.job_key)
+            raise
 
     def _route(self, element: Element) -> Decision | Refused | None:
         known = self._routes.get(element)
@@ -179,12 +199,13 @@ class Pdo:
             return outcome
         return None
 
-    async def _dispatch(self, job: Job, task: TaggedTask, decision: Decision, slots: Slots) -> None:
+    async def _dispatch(self, job: Job, task: TaggedTask, decision: Decision) -> None:
         executor = self.registry.executors.get(decision.executor)
         if executor is None:
-            await self._refuse(task, Refused(f"the executor {decision.executor!r} was removed"), slots)
+            gone = f"the executor {decision.executor!r} was removed; add it again, or route the task elsewhere, "
+            await self._refuse(task, Refused(f"{gone}then retry the task"))
             return
-        self.flights.add(task, decision.executor, slots)
+        self.flights.assign(task, decision.executor)
         self.journal.update(task.job_key, "dispatched", decision=decision)
         try:
             await start_tde(self.client, task, executor, job.raw_variables)
@@ -194,6 +215,7 @@ class Pdo:
                 f"the task's variables ({len(job.raw_variables)} characters) are too large to be passed to its "
                 f"executor: {error}. Map only what it needs with zeebe:input"
             )
+            self.journal.update(task.job_key, "incident", message=message)
             await self._fail(task, message, retries=0)
         except EngineError as error:
             self.flights.remove(task.job_key)
@@ -201,40 +223,50 @@ class Pdo:
             # The process of the executor may not be deployed yet: the task comes again.
             await self._fail(task, f"cannot start the TDE of {decision.executor}: {error}", retries=task.retries)
 
-    async def _request_route(self, element: Element, waiting: _Waiting) -> None:
+    async def _await_route(self, element: Element, waiting: _Waiting) -> None:
         first = element not in self._waiting
-        self._waiting[element].append(waiting)
-        # While its route is decided the task is ours, and its lease is kept like that of a dispatched one.
-        self.flights.add(waiting.task, "", waiting.slots)
+        self._waiting.setdefault(element, []).append(waiting)
         self.journal.update(waiting.task.job_key, "routing")
         if first:
-            await self.client.publish_message(ROUTE_MESSAGE, element.route_name, {"element": element_variable(element)})
+            await self._request_route(element)
+
+    async def _request_route(self, element: Element) -> None:
+        self._requested[element] = time.monotonic()
+        variables = {"element": element_variable(element)}
+        try:
+            # Nothing comes of it when the element's route is being decided already.
+            await self.client.publish_message(ROUTE_MESSAGE, element.route_name, variables)
+        except EngineError as error:
+            log.warning("cannot request a route; a later beat tries again", element=str(element), error=str(error))
+
+    def _ask_again(self) -> None:
+        """Request routes anew that tasks have waited for too long: requests get lost, and so do their outcomes."""
+        now = time.monotonic()
+        for element, tasks in list(self._waiting.items()):
+            tasks[:] = [waiting for waiting in tasks if self.flights.holds(waiting.task)]
+            if not tasks:
+                del self._waiting[element]
+            elif now - self._requested[element] > ASK_AGAIN:
+                self._start(self._request_route(element))
 
     def settled(self, element: Element, outcome: Decision | Refused) -> None:
         """An element's route was decided: its waiting tasks go on."""
         expiry = time.monotonic() + TRANSIENT if outcome.transient else None
         self._routes[element] = (outcome, expiry)
         for waiting in self._waiting.pop(element, []):
-            if waiting.task.job_key not in self.flights:
-                continue
-            going_on = asyncio.create_task(self._go_on(waiting, outcome))
-            self._dispatches.add(going_on)
-            going_on.add_done_callback(self._dispatches.discard)
+            self._start(self._go_on(waiting, outcome))
 
     async def _go_on(self, waiting: _Waiting, outcome: Decision | Refused) -> None:
         async with self._limit:
-            if isinstance(outcome, Decision):
-                await self._dispatch(waiting.job, waiting.task, outcome, waiting.slots)
-            else:
-                await self._refuse(waiting.task, outcome, waiting.slots)
+            if self.flights.holds(waiting.task):
+                await self._proceed(waiting.job, waiting.task, outcome)
 
-    async def _refuse(self, task: TaggedTask, refused: Refused, slots: Slots) -> None:
-        if not self.flights.remove(task.job_key):
-            slots.release()
-        self.journal.update(task.job_key, "refused", message=refused.message)
-        log.warning("task has no route", job=task.job_key, element=task.element_id, reason=refused.message)
+    async def _refuse(self, task: TaggedTask, refused: Refused) -> None:
+        self.flights.remove(task.job_key)
         # A model that gives no answer may give one later; a missing executor needs a person.
         left = max(task.retries - 1, 0) if refused.transient else 0
+        self.journal.update(task.job_key, "failed" if left else "refused", message=refused.message)
+        log.warning("task has no route", job=task.job_key, element=task.element_id, reason=refused.message)
         await self._fail(task, refused.message, retries=left, backoff=TRANSIENT)
 
     async def _fail(self, task: TaggedTask, message: str, *, retries: int, backoff: float = 2.0) -> None:

@@ -34,8 +34,8 @@ class FileRegistry:
         for kind in ("executors", "processes", "routes"):
             (directory / kind).mkdir(parents=True, exist_ok=True)
 
-    def signature(self) -> tuple[tuple[str, int, int], ...]:
-        """Changes whenever a document does."""
+    def signature(self) -> tuple[tuple[str, int, int, int], ...]:
+        """Changes whenever a document does: every write makes a new file, even within one tick of the clock."""
         found = []
         for path in sorted(self.directory.rglob("*")):
             if path.suffix in {".json", ".yaml"}:
@@ -43,7 +43,7 @@ class FileRegistry:
                     stat = path.stat()
                 except FileNotFoundError:
                     continue
-                found.append((str(path), stat.st_mtime_ns, stat.st_size))
+                found.append((str(path), stat.st_ino, stat.st_mtime_ns, stat.st_size))
         return tuple(found)
 
     def load(self) -> Registry:
@@ -109,12 +109,11 @@ class FileRegistry:
     def _read(self, path: Path, model: type[M]) -> M | None:
         try:
             text = path.read_text()
-        except FileNotFoundError:
-            return None
-        try:
             content: Any = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
             return model.model_validate(content)
-        except (ValidationError, yaml.YAMLError, ValueError) as error:
+        except FileNotFoundError:
+            return None
+        except (ValidationError, yaml.YAMLError, ValueError, OSError) as error:
             log.error("registry document is not readable and is left out", file=str(path), error=str(error))  # noqa: TRY400
             return None
 

@@ -7,6 +7,7 @@ Variables of running instances are not shown to it at all.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from dataclasses import dataclass
@@ -122,30 +123,45 @@ async def ask(
     Raises:
         LlmUnavailableError: It cannot be reached, is too slow, or answers nonsense.
     """
+    # The import takes seconds of processor time, in which heartbeat and leases must go on.
+    litellm = await asyncio.to_thread(_import_litellm)
+    question = build_question(element, executors)
+    seconds = settings.timeout.total_seconds()
+    try:
+        async with asyncio.timeout(seconds):
+            response = await litellm.acompletion(
+                model=settings.model,
+                messages=question.messages,
+                response_format=question.response_format,
+                api_base=settings.endpoint,
+                api_key=api_key,
+                timeout=seconds,
+                temperature=0,
+                # What a model does not know (some take no temperature) is left out; the answer is checked anyhow.
+                drop_params=True,
+                # Both are needed: the provider's own client repeats requests too.
+                num_retries=0,
+                max_retries=0,
+            )
+    except TimeoutError as error:
+        raise LlmUnavailableError(f"no answer within {seconds:g} s (spec.router.timeout)") from error
+    except Exception as error:
+        # litellm raises its own, openai's and httpx's exceptions; all of them mean that there is no answer now.
+        text = f"{type(error).__name__}: {error}"
+        raise LlmUnavailableError((text.replace(api_key, "<api key>") if api_key else text)[:500]) from error
+    return read_answer(response.choices[0].message.content, executors)
+
+
+def _import_litellm() -> Any:
     # Without this litellm fetches a price list from the network when it is imported.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     try:
         import litellm
     except ModuleNotFoundError as error:
         raise LlmUnavailableError("spec.router.mode is llm, but prokos[llm] is not installed") from error
-
-    question = build_question(element, executors)
-    try:
-        response = await litellm.acompletion(
-            model=settings.model,
-            messages=question.messages,
-            response_format=question.response_format,
-            api_base=settings.endpoint,
-            api_key=api_key,
-            timeout=settings.timeout.total_seconds(),
-            temperature=0,
-            num_retries=0,
-        )
-    except Exception as error:
-        # litellm raises its own, openai's and httpx's exceptions; all of them mean that there is no answer now.
-        text = f"{type(error).__name__}: {error}".replace(api_key, "<api key>") if api_key else str(error)
-        raise LlmUnavailableError(text[:500]) from error
-    return read_answer(response.choices[0].message.content, executors)
+    # Otherwise it prints advice on every error.
+    litellm.suppress_debug_info = True
+    return litellm
 
 
 def _property_names(schema: Mapping[str, Any] | None) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from prokos.engine import AccessDeniedError
 from prokos.engine.connection import read_secret
 from prokos.router.decision import Decision, Element, Refused, decide, fallback, to_route
 from prokos.router.llm import NONE, LlmUnavailableError, ask
@@ -24,27 +25,15 @@ ROUTE_MESSAGE = "prokos.route.requested"
 log = structlog.get_logger(__name__)
 
 
-class RoutingSteps:
-    """Handlers of the routing process's jobs."""
+class DecideStep:
+    """The step that decides. With a model it is worked by the router's own process, which alone has the model's key."""
 
-    def __init__(
-        self,
-        store: FileRegistry,
-        registry: Callable[[], Registry],
-        settled: Callable[[Element, Decision | Refused], None],
-    ) -> None:
-        self._store = store
+    def __init__(self, registry: Callable[[], Registry]) -> None:
         self._registry = registry
-        self._settled = settled
-        """Told of every outcome, so that waiting tasks go on at once."""
 
     def handlers(self) -> Mapping[str, Step]:
         """Job type to handler."""
-        return {
-            "prokos.route.decide": self.decide,
-            "prokos.route.record": self.record,
-            "prokos.route.refuse": self.refuse,
-        }
+        return {"prokos.route.decide": self.decide}
 
     async def decide(self, job: Job) -> dict[str, Any]:
         """Decide by rule if one says something by now, else by the model, else by the fallback."""
@@ -63,7 +52,7 @@ class RoutingSteps:
         try:
             api_key = read_secret(settings.api_key) if settings.api_key else None
             answer = await ask(element, registry.executors, settings, api_key)
-        except LlmUnavailableError as error:
+        except (LlmUnavailableError, AccessDeniedError) as error:
             return fallback(element, registry, f"the router's model gave no answer ({error})", transient=True)
         if answer.executor == NONE:
             return fallback(element, registry, f"the router's model finds no executor fit: {answer.reason[:300]}")
@@ -75,6 +64,19 @@ class RoutingSteps:
                 f"spec.router.minConfidence ({settings.min_confidence:g}): {answer.reason[:300]}",
             )
         return Decision(answer.executor, "llm", answer.reason[:500], answer.confidence)
+
+
+class SettleSteps:
+    """The steps that follow a decision. The PDO works them, where the tasks wait."""
+
+    def __init__(self, store: FileRegistry, settled: Callable[[Element, Decision | Refused], None]) -> None:
+        self._store = store
+        self._settled = settled
+        """Told of every outcome, so that waiting tasks go on at once."""
+
+    def handlers(self) -> Mapping[str, Step]:
+        """Job type to handler."""
+        return {"prokos.route.record": self.record, "prokos.route.refuse": self.refuse}
 
     async def record(self, job: Job) -> None:
         """Keep the decision as a TaskRoute and let the waiting tasks go on."""

@@ -76,8 +76,8 @@ class TaggedTask:
 
     @classmethod
     def from_variable(cls, value: Mapping[str, Any]) -> Self:
-        """Read what `to_variable` wrote."""
-        return cls(**value)
+        """Read what `to_variable` wrote, or a newer version's: fields that are unknown here are left out."""
+        return cls(**{name: value[name] for name in cls.__dataclass_fields__ if name in value})
 
 
 class Secrets:
@@ -97,7 +97,8 @@ class Secrets:
 
     def redact(self, text: str) -> str:
         """Replace every secret value that occurs in `text`, for messages that leave the worker."""
-        for name, value in self._values.items():
+        # The longest first: a secret may be a part of another one.
+        for name, value in sorted(self._values.items(), key=lambda item: -len(item[1])):
             if value:
                 text = text.replace(value, f"<secret {name}>")
         return text

@@ -47,7 +47,7 @@ async def keep(client: EngineClient, job: Job, task: TaggedTask | None, lease: f
 
     Raises:
         TaskGoneError: The task or its TDE has ended.
-        LeaseLostError: This process was held up for longer than its lease.
+        LeaseLostError: The TDE's job is no longer ours.
     """
     interval = lease / KEEP_SHARE
     held_until = time.monotonic() + lease
@@ -58,8 +58,11 @@ async def keep(client: EngineClient, job: Job, task: TaggedTask | None, lease: f
         renewed_at = time.monotonic()
         try:
             await client.extend_lease(job.key, lease)
-        except (NotFoundError, RejectedError) as error:
+        except NotFoundError as error:
             raise TaskGoneError(f"the TDE was ended: {error}") from error
+        except RejectedError as error:
+            # The engine has taken the job back, and may have given it to another worker.
+            raise LeaseLostError(f"the lease is over: {error}") from error
         except EngineError:
             continue
         held_until = renewed_at + lease

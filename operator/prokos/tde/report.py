@@ -38,8 +38,11 @@ OUTCOME_VARIABLE = "outcome"
 
 async def report(
     client: EngineClient, key: int, retries: int, attempt: int, outcome: Outcome, backoff: Backoff
-) -> None:
+) -> Outcome:
     """Give a job its outcome. What the engine refuses to take becomes a failure that says so.
+
+    Returns:
+        The outcome that the job has got.
 
     Raises:
         NotFoundError: The job has ended already: cancelled, or an earlier report of ours arrived.
@@ -55,29 +58,38 @@ async def report(
     except (RejectedError, ValueError) as error:
         if isinstance(outcome, Failed):
             raise
-        refused = Failed(f"the engine does not accept the task's {outcome.kind} outcome: {error}", retryable=False)
+        refused = not_accepted(outcome, error)
         await _fail(client, key, retries, attempt, refused, backoff)
+        return refused
+    return outcome
 
 
-async def _fail(
-    client: EngineClient, key: int, retries: int, attempt: int, failed: Failed, backoff: Backoff
-) -> None:
+def not_accepted(outcome: Outcome, error: Exception) -> Failed:
+    """What an outcome becomes that the engine refuses: too large, or no JSON. Trying again cannot help."""
+    return Failed(f"the engine does not accept the task's {outcome.kind} outcome: {error}", retryable=False)
+
+
+async def _fail(client: EngineClient, key: int, retries: int, attempt: int, failed: Failed, backoff: Backoff) -> None:
     left = retries_left(retries, failed)
     delay = failed.retry_after if failed.retry_after is not None else backoff_delay(backoff, attempt)
     await client.fail_job(key, failed.message, retries=left, backoff=delay if left else 0)
 
 
-async def report_to_parent(client: EngineClient, task: TaggedTask, outcome: Outcome, backoff: Backoff) -> bool:
-    """Report a dispatched task's outcome to its own job. False when that job is gone: nobody waits any more."""
+async def report_to_parent(
+    client: EngineClient, task: TaggedTask, outcome: Outcome, backoff: Backoff
+) -> Outcome | None:
+    """Report a dispatched task's outcome to its own job.
+
+    Returns:
+        The outcome that the job has got; None when it is gone, and nobody waits any more.
+    """
     try:
-        await report(client, task.job_key, task.retries, attempt_number(task), outcome, backoff)
+        return await report(client, task.job_key, task.retries, attempt_number(task), outcome, backoff)
     except NotFoundError:
         log.info("task is gone, its outcome is dropped", job=task.job_key, outcome=outcome.kind)
-        return False
     except RejectedError as error:
         log.warning("the engine refuses the outcome", job=task.job_key, outcome=outcome.kind, error=str(error))
-        return False
-    return True
+    return None
 
 
 async def end_tde(client: EngineClient, job: Job, outcome: Outcome, variables: dict[str, Any] | None = None) -> None:

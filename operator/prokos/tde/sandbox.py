@@ -14,12 +14,13 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
+from prokos.tde.cancellation import finish
 from prokos.tde.sandbox_output import Budget, Output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 GRACE = 2.0
 """Seconds a program has to end after SIGTERM, before SIGKILL."""
@@ -31,9 +32,6 @@ STARTS = 3
 """Times the server is started for one program before giving up."""
 
 HARNESS = Path(__file__).with_name("script_harness.py")
-
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -223,17 +221,3 @@ def _ended(status: str, tail: str) -> Ended:
         return Ended(code, f"exited with code {code}", tail)
     hint = ", perhaps because memory ran out" if -code == signal.SIGKILL else ""
     return Ended(None, f"was ended by {signal.Signals(-code).name}{hint}", tail)
-
-
-async def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Await something to its end even when cancelled meanwhile; the cancellation follows afterwards."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    return task.result()

@@ -28,9 +28,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from prokos.tde.cancellation import finish
 from prokos.tde.contract import BusinessError, Executor, FatalFailure, RetryableFailure
 from prokos.tde.json_text import parse_json
-from prokos.tde.sandbox import Program, Sandbox, SandboxError, finish
+from prokos.tde.sandbox import Program, Sandbox, SandboxError
 
 if TYPE_CHECKING:
     from prokos.resources.executor import ScriptSettings

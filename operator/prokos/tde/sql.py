@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from prokos.tde.cancellation import finish
 from prokos.tde.contract import BusinessError, Executor, FatalFailure, RetryableFailure
 from prokos.tde.sql_errors import business_code, describe, is_retryable
 from prokos.tde.sql_values import hide_values, to_json, to_parameter
@@ -106,27 +107,30 @@ class SqlExecutor(Executor[dict[str, Any], dict[str, Any]]):
             self._fail(getattr(error, "orig", None) or error, parameters)
 
     async def _run(self, connection: AsyncConnection, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        driver = (await connection.get_raw_connection()).driver_connection
+        if not self._is_sqlite:
+            return await self._fetch(connection, parameters)
+        # SQLite works in a thread, which no cancellation reaches: it would run on and hold its locks.
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        work = asyncio.ensure_future(self._fetch(connection, parameters))
         try:
-            if self._streams:
-                streamed = await connection.stream(self._statement, parameters)
-                columns = list(streamed.keys())
-                rows = await streamed.fetchmany(self.settings.max_rows + 1)
-                await streamed.close()
-            else:
-                result = await connection.execute(self._statement, parameters)
-                if not result.returns_rows:
-                    return {"rowCount": max(result.rowcount, 0)}
-                columns = list(result.keys())
-                rows = result.fetchmany(self.settings.max_rows + 1)
+            return await asyncio.shield(work)
         except asyncio.CancelledError:
-            if driver is not None and self._is_sqlite:
-                await driver.interrupt()  # its thread would run on, and hold its locks
+            await finish(_interrupt(driver, work))
             raise
-        if len(rows) > self.settings.max_rows:
-            raise FatalFailure(
-                f"the statement returns more rows than spec.sql.maxRows ({self.settings.max_rows}); it was undone"
-            )
+
+    async def _fetch(self, connection: AsyncConnection, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        limit = self.settings.max_rows
+        if self._streams:
+            streamed = await connection.stream(self._statement, parameters)
+            columns, rows = list(streamed.keys()), await streamed.fetchmany(limit + 1)
+            await streamed.close()
+        else:
+            result = await connection.execute(self._statement, parameters)
+            if not result.returns_rows:
+                return {"rowCount": max(result.rowcount, 0)}
+            columns, rows = list(result.keys()), result.fetchmany(limit + 1)
+        if len(rows) > limit:
+            raise FatalFailure(f"the statement returns more rows than spec.sql.maxRows ({limit}); it was undone")
         if twice := [name for name, count in Counter(columns).items() if count > 1]:
             raise FatalFailure(f"the statement returns several columns named {twice[0]!r}; name them apart with AS")
         return {
@@ -192,6 +196,13 @@ class SqlExecutor(Executor[dict[str, Any], dict[str, Any]]):
         if self._url.password:
             message = message.replace(self._url.password, "<password>")
         return self.environment.secrets.redact(message)
+
+
+async def _interrupt(driver: Any, work: asyncio.Future[Any]) -> None:
+    while not work.done():  # an interruption before the statement has begun is lost
+        await driver.interrupt()
+        await asyncio.wait([work], timeout=0.05)
+    work.exception()
 
 
 async def _enable_wal(engine: AsyncEngine) -> None:

@@ -21,6 +21,7 @@ from prokos.tde.report import (
     OUTPUT_VARIABLE,
     TASK_VARIABLE,
     end_tde,
+    not_accepted,
     parent_waits,
     report,
     report_to_parent,
@@ -138,12 +139,12 @@ class TdeWorker:
         except asyncio.CancelledError:
             await self._hand_back(job, log)
             raise
-        await self._report(job, task, outcome)
+        reported = await self._report(job, task, outcome)
         duration = time.monotonic() - started
-        level = log.info if isinstance(outcome, Completed) else log.warning
-        level("task ended", outcome=outcome.kind, message=outcome.message or None, seconds=round(duration, 4))
-        exhausted = task and isinstance(outcome, Failed) and retries_left(task.retries, outcome) == 0
-        self._hint(task, "incident" if exhausted else outcome.kind, outcome.message, duration)
+        level = log.info if isinstance(reported or outcome, Completed) else log.warning
+        message = (reported or outcome).message or None
+        level("task ended", outcome=(reported or outcome).kind, message=message, seconds=round(duration, 4))
+        self._hint_outcome(task, reported, duration)
 
     def _input(self, variables: dict[str, Any]) -> Any:
         """What the executor gets: what the dispatcher or the mappings packed, or the caller's variables."""
@@ -187,6 +188,9 @@ class TdeWorker:
                 seconds = self.spec.timeout.total_seconds()
                 return Failed(f"the executor did not end within {seconds:g} s (spec.timeout)", retryable=True)
             return from_exception(error, secrets)
+        except SystemExit as error:
+            # A task must not end the worker, and with it the tasks beside it.
+            return Failed(secrets.redact(f"the executor tried to exit: {error.code}"), retryable=True)
         except Exception as error:  # noqa: BLE001 - whatever an executor raises is an outcome of its task
             return from_exception(error, secrets)
         return Completed(result)
@@ -205,29 +209,42 @@ class TdeWorker:
         if self.spec.outputs and (taken := sorted(RESERVED & result.keys())):
             raise FatalFailure(f"the output has a variable {taken[0]!r}, a name that ProkOS needs; call it otherwise")
 
-    async def _report(self, job: Job, task: TaggedTask | None, outcome: Outcome) -> None:
+    async def _report(self, job: Job, task: TaggedTask | None, outcome: Outcome) -> Outcome | None:
+        """Report an outcome, and say what became of it; None when it is not reported, or not yet."""
         if task is None:
-            with contextlib.suppress(NotFoundError):
-                await report(self.client, job.key, job.retries, 0, outcome, self.spec.backoff)
-        elif self.spec.outputs and isinstance(outcome, Completed):
+            return await self._report_to_caller(job, outcome)
+        if self.spec.outputs and isinstance(outcome, Completed):
             # The engine maps the output before it is reported, as a job of its own.
-            await end_tde(self.client, job, outcome, outcome.variables)
-        else:
-            await report_to_parent(self.client, task, outcome, self.spec.backoff)
-            await end_tde(self.client, job, outcome)
+            try:
+                await end_tde(self.client, job, outcome, outcome.variables)
+            except (RejectedError, ValueError) as error:
+                outcome = not_accepted(outcome, error)
+            else:
+                return None
+        reported = await report_to_parent(self.client, task, outcome, self.spec.backoff)
+        await end_tde(self.client, job, reported or outcome)
+        if reported is None:
+            self._hint(task, "gone", "the task ended before its outcome was reported", 0)
+        return reported
+
+    async def _report_to_caller(self, job: Job, outcome: Outcome) -> Outcome | None:
+        """Give the outcome to the TDE's own job: a process called it directly."""
+        with contextlib.suppress(NotFoundError):
+            return await report(self.client, job.key, job.retries, 0, outcome, self.spec.backoff)
+        return None
 
     async def _output_job(self, job: Job) -> None:
         """The Output step of an executor with `outputs`: report what the engine has mapped."""
         variables = job.variables
         task = _tagged(variables)
-        output = variables.get(OUTPUT_VARIABLE) or {}
+        output = Completed(variables.get(OUTPUT_VARIABLE) or {})
         if task is None:
-            with contextlib.suppress(NotFoundError):
-                await self.client.complete_job(job.key, output)
+            await self._report_to_caller(job, output)
             return
         outcome = variables.get(OUTCOME_VARIABLE) or {}
         if outcome.get("kind") == Completed.kind:
-            await report_to_parent(self.client, task, Completed(output), self.spec.backoff)
+            reported = await report_to_parent(self.client, task, output, self.spec.backoff)
+            self._hint_outcome(task, reported, 0)
         with contextlib.suppress(NotFoundError):
             await self.client.complete_job(job.key)
 
@@ -243,6 +260,11 @@ class TdeWorker:
             async with asyncio.timeout(2):
                 await self.client.fail_job(job.key, "the worker was stopped", retries=job.retries)
             log.info("task handed back")
+
+    def _hint_outcome(self, task: TaggedTask | None, reported: Outcome | None, seconds: float) -> None:
+        if task and reported:
+            exhausted = isinstance(reported, Failed) and retries_left(task.retries, reported) == 0
+            self._hint(task, "incident" if exhausted else reported.kind, reported.message, seconds)
 
     def _hint(self, task: TaggedTask | None, kind: str, message: str, seconds: float) -> None:
         if self.hints and task:

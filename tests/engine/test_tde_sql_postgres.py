@@ -1,0 +1,304 @@
+"""The `sql` executor on a real PostgreSQL server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import psycopg
+import pytest
+import structlog
+
+from prokos.resources.executor import SqlSettings
+from prokos.tde import BusinessError, Context, Environment, FatalFailure, RetryableFailure, Secrets
+from prokos.tde.sql import SqlExecutor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+TABLE = "CREATE TABLE IF NOT EXISTS orders (id text PRIMARY KEY, amount numeric, placed timestamptz, doc jsonb)"
+
+
+class Server:
+    """A PostgreSQL server that can be stopped and started."""
+
+    def __init__(self, data: Path) -> None:
+        import pgserver
+
+        self._server = pgserver.get_server(data)  # as root it runs as a user of its own
+
+    @property
+    def url(self) -> str:
+        return str(self._server.get_uri())
+
+    def stop(self) -> None:
+        """Stop it as a crash would: connections break."""
+        from pgserver._commands import pg_ctl
+
+        pg_ctl(["-w", "-m", "immediate", "stop"], pgdata=self._server.pgdata, user=self._server.system_user)
+
+    def start(self) -> None:
+        self._server.ensure_postgres_running()
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def close(self) -> None:
+        self._server.cleanup()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    directory = Path(tempfile.mkdtemp(prefix="pg-"))  # short: the path of a Unix socket has 107 characters
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(directory))  # where pgserver keeps its lock
+        started = Server(directory / "data")
+    try:
+        yield started
+    finally:
+        started.close()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def empty(server: Server) -> None:
+    server.query("DROP TABLE IF EXISTS orders, lines, counters")
+
+
+def context() -> Context:
+    return Context("1-1", timedelta(seconds=60), structlog.get_logger())
+
+
+@contextlib.asynccontextmanager
+async def executing(
+    server: Server, statement: str, *, options: str = "", concurrency: int = 4, **settings: Any
+) -> AsyncIterator[SqlExecutor]:
+    settings.setdefault("setup", [TABLE])
+    url = server.url + (f"&options={options}" if options else "")
+    environment = Environment("orders", Path(), concurrency, Secrets({"db": url}))
+    executor = SqlExecutor(SqlSettings(url_secret="db", statement=statement, **settings), environment)
+    await executor.start()
+    try:
+        yield executor
+    finally:
+        await executor.close()
+
+
+async def run(server: Server, statement: str, data: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    async with executing(server, statement, **settings) as executor:
+        return await executor.execute(data or {}, context())
+
+
+def wait_until_query(server: Server, statement: str, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not server.query(statement):
+        assert time.monotonic() < deadline, statement
+        time.sleep(0.01)
+
+
+def sleeping(count: int) -> str:
+    return f"SELECT 1 WHERE (SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep') = {count}"
+
+
+async def test_writes_and_reads_rows(server: Server) -> None:
+    statement = "INSERT INTO orders VALUES (:id, :amount, :placed, :doc) RETURNING id"
+    data = {"id": "A-1", "amount": 12.5, "placed": "2026-03-01T12:00:00+01:00", "doc": {"lines": [1]}}
+    assert await run(server, statement, data) == {"rows": [{"id": "A-1"}], "rowCount": 1}
+    output = await run(server, "SELECT * FROM orders WHERE id = :id", {"id": "A-1"}, options="-c timezone=UTC")
+    assert output["rows"] == [
+        {"id": "A-1", "amount": 12.5, "placed": "2026-03-01T11:00:00+00:00", "doc": {"lines": [1]}}
+    ]
+    assert await run(server, "DELETE FROM orders") == {"rowCount": 1}
+
+
+async def test_types_survive_as_json(server: Server) -> None:
+    statement = """
+        SELECT 9007199254740993::bigint AS big, 12345678901234567890::numeric AS bigger, 0.1::numeric AS tenth,
+               'NaN'::float8 AS nan, true AS flag, NULL AS nothing, '\\x00ff'::bytea AS bytes,
+               '00000000-0000-0000-0000-000000000001'::uuid AS uuid, ARRAY[1, 2] AS list,
+               interval '1 day 90 seconds' AS length, '10.0.0.0/8'::cidr AS network, DATE '2026-03-01' AS day
+    """
+    assert (await run(server, statement))["rows"] == [
+        {
+            "big": 9007199254740993,
+            "bigger": "12345678901234567890",
+            "tenth": 0.1,
+            "nan": "nan",
+            "flag": True,
+            "nothing": None,
+            "bytes": "AP8=",
+            "uuid": "00000000-0000-0000-0000-000000000001",
+            "list": [1, 2],
+            "length": "P1DT90S",
+            "network": "10.0.0.0/8",
+            "day": "2026-03-01",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    "value", ["'; DROP TABLE orders; --", "' OR '1'='1", "%s", "%(id)s", ":id", "$1", "\\'", "ü🎈"]
+)
+async def test_a_value_is_never_part_of_the_statement(server: Server, value: str) -> None:
+    await run(server, "INSERT INTO orders (id) VALUES (:id), ('other')", {"id": value})
+    assert (await run(server, "SELECT id FROM orders WHERE id = :id", {"id": value}))["rows"] == [{"id": value}]
+
+
+async def test_casts_and_percent_signs_are_left_alone(server: Server) -> None:
+    statement = "SELECT CAST(:n AS text) || '%' AS a, '5'::int AS b, '12:30'::time AS c"
+    assert (await run(server, statement, {"n": 1}))["rows"] == [{"a": "1%", "b": 5, "c": "12:30:00"}]
+
+
+async def test_a_huge_result_stops_at_the_limit_in_flat_memory(server: Server) -> None:
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(FatalFailure, match=r"more rows than spec\.sql\.maxRows \(10\)"):
+        await run(server, "SELECT n, repeat('x', 1000) AS x FROM generate_series(1, 1000000) n", max_rows=10)
+    assert psutil.Process().memory_info().rss - before < 100_000_000
+
+
+async def test_a_duplicate_key_can_be_a_business_error(server: Server) -> None:
+    insert = "INSERT INTO orders (id) VALUES (:id)"
+    await run(server, insert, {"id": "A-1"})
+    with pytest.raises(FatalFailure, match=r"duplicate key .* \(SQLSTATE 23505\)") as failure:
+        await run(server, insert, {"id": "A-1"})
+    assert "A-1" not in str(failure.value)
+    with pytest.raises(BusinessError) as error:
+        await run(server, insert, {"id": "A-1"}, errors=[{"sqlstate": "23505", "code": "DUPLICATE"}])
+    assert error.value.code == "DUPLICATE"
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("SELEKT 1", "syntax error"),
+        ("SELECT nothing FROM orders", "does not exist"),
+        ("SELECT CAST(:card AS integer) AS n", "invalid input syntax for type integer: <card>"),
+        ("SELECT 1 / 0 AS n", "division by zero"),
+    ],
+)
+async def test_what_no_repetition_mends_is_fatal(server: Server, statement: str, message: str) -> None:
+    with pytest.raises(FatalFailure, match=message) as failure:
+        await run(server, statement, {"card": "4111-1111"})
+    assert "4111" not in str(failure.value)
+
+
+@pytest.mark.parametrize("value", ["a\x00b", "\ud800"])
+async def test_text_that_postgresql_cannot_store_is_fatal(server: Server, value: str) -> None:
+    with pytest.raises(FatalFailure):
+        await run(server, "INSERT INTO orders (id) VALUES (:id)", {"id": value})
+
+
+async def test_a_lock_time_out_is_tried_again(server: Server) -> None:
+    await run(server, "INSERT INTO orders (id) VALUES ('A-1')")
+    with psycopg.connect(server.url) as other:
+        other.execute("SELECT 1 FROM orders FOR UPDATE")
+        with pytest.raises(RetryableFailure, match="55P03"):
+            await run(server, "DELETE FROM orders", options="-c lock_timeout=50ms", setup=[])
+
+
+async def test_a_deadlock_is_tried_again(server: Server) -> None:
+    await run(server, "INSERT INTO orders (id) VALUES ('1'), ('2')")
+    with psycopg.connect(server.url) as other:
+        other.execute("SELECT 1 FROM orders WHERE id = '2' FOR UPDATE")
+        statement = "SELECT id FROM orders ORDER BY id FOR UPDATE"
+        task = asyncio.create_task(run(server, statement, options="-c deadlock_timeout=100ms", setup=[]))
+        await asyncio.to_thread(wait_until_query, server, "SELECT 1 FROM pg_locks WHERE NOT granted")
+        await asyncio.to_thread(other.execute, "SELECT 1 FROM orders WHERE id = '1' FOR UPDATE")
+        with pytest.raises(RetryableFailure, match="40P01"):
+            await task
+
+
+async def test_a_statement_time_out_is_tried_again(server: Server) -> None:
+    with pytest.raises(RetryableFailure, match="57014"):
+        await run(server, "SELECT pg_sleep(600)", options="-c statement_timeout=50ms")
+
+
+async def test_cancelling_ends_the_statement_on_the_server(server: Server) -> None:
+    async with executing(server, "SELECT pg_sleep(600)", concurrency=1) as executor:
+        task = asyncio.create_task(executor.execute({}, context()))
+        await asyncio.to_thread(wait_until_query, server, sleeping(1))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(wait_until_query, server, sleeping(0))
+
+
+async def test_workers_that_start_at_once_set_up_once(server: Server) -> None:
+    setup = [
+        TABLE,
+        "CREATE TABLE IF NOT EXISTS lines (n int)",
+        "CREATE INDEX IF NOT EXISTS by_n ON lines (n)",
+        "INSERT INTO lines SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM lines)",
+        "COMMENT ON TABLE lines IS '100% :of them'",
+    ]
+    counting = "SELECT count(*) AS n FROM lines"
+    outputs = await asyncio.gather(*(run(server, counting, setup=setup) for _ in range(10)))
+    assert outputs == [{"rows": [{"n": 1}], "rowCount": 1}] * 10
+
+
+async def test_runs_as_many_statements_at_once_as_the_executor_may(server: Server) -> None:
+    async with executing(server, "SELECT pg_sleep(600)", concurrency=4) as executor:
+        tasks = [asyncio.create_task(executor.execute({}, context())) for _ in range(4)]
+        await asyncio.to_thread(wait_until_query, server, sleeping(4))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_server_that_stops_is_tried_again_and_works_after_its_restart(server: Server) -> None:
+    async with executing(server, "INSERT INTO orders (id) VALUES (:id)") as executor:
+        await executor.execute({"id": "before"}, context())
+        server.stop()
+        try:
+            with pytest.raises(RetryableFailure) as failure:
+                await executor.execute({"id": "during"}, context())
+        finally:
+            server.start()
+        assert "during" not in str(failure.value)
+        assert await executor.execute({"id": "after"}, context()) == {"rowCount": 1}
+    assert server.query("SELECT id FROM orders ORDER BY id") == [("after",), ("before",)]
+
+
+async def test_a_server_that_stops_during_a_statement_is_tried_again(server: Server) -> None:
+    async with executing(server, "SELECT pg_sleep(600)") as executor:
+        task = asyncio.create_task(executor.execute({}, context()))
+        await asyncio.to_thread(wait_until_query, server, sleeping(1))
+        server.stop()
+        try:
+            with pytest.raises(RetryableFailure):
+                await task
+        finally:
+            server.start()
+
+
+async def test_a_server_that_is_down_at_the_start_is_set_up_later(server: Server) -> None:
+    server.stop()
+    try:
+        executing_later = executing(server, "SELECT id FROM orders")
+        executor = await executing_later.__aenter__()
+        with pytest.raises(RetryableFailure):
+            await executor.execute({}, context())
+    finally:
+        server.start()
+    assert await executor.execute({}, context()) == {"rows": [], "rowCount": 0}
+    await executing_later.__aexit__(None, None, None)
+
+
+async def test_messages_do_not_hold_the_password() -> None:
+    url = "postgresql://me:hunter%402@127.0.0.1:1/orders"
+    environment = Environment("orders", Path(), 1, Secrets({"db": url}))
+    executor = SqlExecutor(SqlSettings(url_secret="db", statement="SELECT 1 AS n"), environment)
+    await executor.start()
+    with pytest.raises(RetryableFailure, match="127") as failure:
+        await executor.execute({}, context())
+    await executor.close()
+    assert "hunter" not in str(failure.value)

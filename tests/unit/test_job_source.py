@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from helpers import background, wait_until
+from prokos.engine import AccessDeniedError, EngineUnavailableError, Job, JobSource, Slots
+from unit.builders import job
+from unit.fake_engine import FakeEngine
+
+PAY = "pay"
+RARELY = 60.0
+"""A poll interval no test waits for."""
+
+
+class Consumer:
+    """Holds the jobs it is handed, until the test ends them."""
+
+    def __init__(self, size: int, *, lease: float = 30.0, poll_interval: float = RARELY) -> None:
+        self.engine = FakeEngine()
+        self.slots = Slots(size)
+        self.seen: list[int] = []
+        self.most = 0
+        self.source = JobSource(
+            self.engine, PAY, worker="test", lease=lease, slots=self.slots, poll_interval=poll_interval
+        )
+
+    async def take(self, taken: Job) -> None:
+        self.seen.append(taken.key)
+        self.most = max(self.most, self.slots.used)
+
+    async def take_and_end(self, taken: Job) -> None:
+        await self.take(taken)
+        asyncio.get_running_loop().call_soon(self.slots.release)
+
+    @property
+    def streaming(self) -> bool:
+        return bool(self.engine.streams[PAY])
+
+    def offer(self, *keys: int) -> None:
+        self.engine.offer(*(job(key) for key in keys))
+
+    def has_seen(self, *keys: int) -> bool:
+        return self.seen == list(keys)
+
+
+async def fall_behind(consumer: Consumer) -> int:
+    """Offer jobs to a consumer that ends none, until its stream is closed; returns the last one's key."""
+    await wait_until(lambda: consumer.streaming)
+    offered = 0
+
+    def offer_until_closed() -> bool:
+        nonlocal offered
+        if consumer.streaming:
+            offered += 1
+            consumer.offer(offered)
+        return not consumer.streaming
+
+    await wait_until(offer_until_closed)
+    return offered
+
+
+async def test_hands_on_the_jobs_of_the_stream():
+    consumer = Consumer(4)
+    async with background(consumer.source.run(consumer.take)):
+        await wait_until(lambda: consumer.streaming)
+        consumer.offer(1, 2, 3)
+        await wait_until(lambda: consumer.has_seen(1, 2, 3))
+
+
+async def test_finds_the_jobs_that_were_there_before_it():
+    consumer = Consumer(4)
+    consumer.offer(1, 2)
+    async with background(consumer.source.run(consumer.take)):
+        await wait_until(lambda: consumer.has_seen(1, 2))
+
+
+async def test_finds_jobs_that_the_stream_missed_by_polling():
+    consumer = Consumer(4, poll_interval=0.01)
+    async with background(consumer.source.run(consumer.take)):
+        await wait_until(lambda: consumer.streaming)
+        consumer.engine.waiting[PAY].append(job(1))
+        await wait_until(lambda: consumer.has_seen(1))
+
+
+async def test_never_holds_more_jobs_than_slots():
+    consumer = Consumer(3)
+    consumer.offer(*range(1, 21))
+    async with background(consumer.source.run(consumer.take)):
+        for done in range(20):
+            await wait_until(lambda done=done: len(consumer.seen) == min(done + 3, 20))
+            consumer.slots.release()
+    assert consumer.most == 3
+
+
+async def test_asks_for_no_more_jobs_than_it_has_room_for():
+    consumer = Consumer(3)
+    consumer.offer(*range(1, 10))
+    async with background(consumer.source.run(consumer.take)):
+        await wait_until(lambda: len(consumer.seen) == 3)
+    assert consumer.engine.polls == [(PAY, 3)]
+
+
+async def test_a_consumer_that_falls_behind_closes_the_stream():
+    consumer = Consumer(1, lease=3)
+    async with background(consumer.source.run(consumer.take)):
+        await fall_behind(consumer)
+        assert consumer.engine.opened == 1
+
+
+async def test_a_consumer_that_fell_behind_loses_none_of_what_was_pushed_to_it():
+    consumer = Consumer(1, lease=3)
+    async with background(consumer.source.run(consumer.take)):
+        await wait_until(lambda: consumer.streaming)
+        # The last of these are in the stream when it is given up.
+        last = await fall_behind(consumer)
+        await wait_until(lambda: bool(consumer.slots.release()) or len(consumer.seen) == last)
+
+
+async def test_a_consumer_that_fell_behind_takes_the_oldest_jobs_first():
+    consumer = Consumer(1, lease=3)
+    async with background(consumer.source.run(consumer.take)):
+        last = await fall_behind(consumer)
+        consumer.offer(last + 1, last + 2, last + 3)
+        everything = list(range(1, last + 4))
+        await wait_until(lambda: bool(consumer.slots.release()) or consumer.seen == everything)
+
+
+async def test_the_stream_opens_again_when_a_poll_comes_back_short():
+    consumer = Consumer(1, lease=3)
+    async with background(consumer.source.run(consumer.take)):
+        await fall_behind(consumer)
+        await wait_until(lambda: bool(consumer.slots.release()) or consumer.streaming)
+
+
+async def test_a_burst_that_is_worked_off_soon_leaves_the_stream_open():
+    consumer = Consumer(2)
+    async with background(consumer.source.run(consumer.take_and_end)):
+        await wait_until(lambda: consumer.streaming)
+        consumer.offer(*range(1, 101))
+        await wait_until(lambda: len(consumer.seen) == 100)
+        assert consumer.engine.opened == 1
+
+
+async def test_drops_a_job_whose_lease_ran_out_here():
+    consumer = Consumer(1, lease=0.2)
+    async with background(consumer.source.run(consumer.take)):
+        await wait_until(lambda: consumer.streaming)
+        consumer.offer(1, 2)
+        arrived = time.monotonic()
+        await wait_until(lambda: time.monotonic() - arrived > 0.2)
+        consumer.offer(3)
+        consumer.slots.release()
+        await wait_until(lambda: consumer.has_seen(1, 3))
+
+
+@pytest.mark.parametrize("error", [EngineUnavailableError("the broker restarts"), None])
+async def test_a_stream_that_ends_is_opened_again_and_followed_by_a_poll(error):
+    consumer = Consumer(4)
+    async with background(consumer.source.run(consumer.take)):
+        await wait_until(lambda: consumer.streaming and consumer.engine.polls)
+        consumer.engine.break_streams(PAY, error)
+        await wait_until(lambda: not consumer.streaming)
+        consumer.offer(1)
+        await wait_until(lambda: consumer.has_seen(1))
+        assert consumer.streaming
+
+
+async def test_goes_on_after_a_poll_that_fails():
+    consumer = Consumer(4, poll_interval=0.01)
+    consumer.engine.hiccups["activate"] = [AccessDeniedError("not now")]
+    consumer.offer(1)
+    async with background(consumer.source.run(consumer.take)):
+        await wait_until(lambda: consumer.has_seen(1))
+
+
+async def test_a_consumer_without_slots_is_polled_for_nothing():
+    consumer = Consumer(1, poll_interval=0.01)
+    async with background(consumer.source.run(consumer.take)):
+        await wait_until(lambda: consumer.streaming)
+        consumer.offer(1)
+        await wait_until(lambda: consumer.has_seen(1))
+        polls, waited = len(consumer.engine.polls), time.monotonic()
+        await wait_until(lambda: time.monotonic() - waited > 0.1)
+        assert len(consumer.engine.polls) <= polls + 1
+
+
+async def test_cancellation_leaves_no_task_and_no_stream():
+    consumer = Consumer(4)
+    before = asyncio.all_tasks()
+    async with background(consumer.source.run(consumer.take)):
+        await wait_until(lambda: consumer.streaming)
+    assert asyncio.all_tasks() == before
+    assert not consumer.streaming
+
+
+async def test_waiting_for_slots_takes_none():
+    slots = Slots(2)
+    slots.take()
+    waiting = asyncio.create_task(slots.wait_free(2))
+    slots.release()
+    await waiting
+    assert slots.free == 2

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prokos.engine import BackpressureError, EngineError, EngineUnavailableError, RejectedError, RetryPolicy
+
+QUICK = RetryPolicy(initial=0.0001, maximum=0.001)
+
+
+class Command:
+    """Fails as it is told to, then succeeds; counts its attempts."""
+
+    def __init__(self, *failures: Exception, forever: Exception | None = None) -> None:
+        self.failures = list(failures)
+        self.forever = forever
+        self.attempts = 0
+
+    async def __call__(self) -> str:
+        self.attempts += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        if self.forever:
+            raise self.forever
+        return "done"
+
+
+async def test_repeats_a_command_the_engine_was_too_busy_for():
+    command = Command(*[BackpressureError()] * 5)
+    assert await QUICK.run(command, idempotent=False) == "done"
+    assert command.attempts == 6
+
+
+async def test_repeats_an_idempotent_command_whose_answer_was_lost():
+    command = Command(EngineUnavailableError(), EngineUnavailableError())
+    assert await QUICK.run(command, idempotent=True) == "done"
+
+
+async def test_does_not_repeat_another_command_whose_answer_was_lost():
+    command = Command(EngineUnavailableError())
+    with pytest.raises(EngineUnavailableError):
+        await QUICK.run(command, idempotent=False)
+    assert command.attempts == 1
+
+
+async def test_a_lost_answer_after_backpressure_still_ends_a_command_that_is_not_idempotent():
+    command = Command(BackpressureError(), EngineUnavailableError())
+    with pytest.raises(EngineUnavailableError):
+        await QUICK.run(command, idempotent=False)
+    assert command.attempts == 2
+
+
+@pytest.mark.parametrize("error", [RejectedError("no"), EngineError("no"), ValueError("no")])
+async def test_does_not_repeat_what_repeating_cannot_mend(error):
+    command = Command(error)
+    with pytest.raises(type(error)):
+        await QUICK.run(command, idempotent=True)
+    assert command.attempts == 1
+
+
+async def test_without_patience_there_is_one_attempt():
+    command = Command(forever=BackpressureError())
+    with pytest.raises(BackpressureError):
+        await RetryPolicy(patience=0).run(command, idempotent=True)
+    assert command.attempts == 1
+
+
+async def test_gives_up_with_the_last_error_when_patience_is_over():
+    command = Command(BackpressureError("busy"), forever=EngineUnavailableError("away"))
+    started = time.monotonic()
+    with pytest.raises(EngineUnavailableError, match="away"):
+        await RetryPolicy(initial=0.001, maximum=0.01, patience=0.1).run(command, idempotent=True)
+    assert command.attempts > 2
+    assert 0.1 <= time.monotonic() - started < 5
+
+
+async def test_without_an_end_to_its_patience_only_cancellation_ends_it():
+    command = Command(forever=EngineUnavailableError())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await QUICK.run(command, idempotent=True)
+    assert command.attempts > 5
+
+
+@given(st.integers(0, 10**9), st.floats(0, 1))
+def test_no_wait_is_longer_than_the_maximum(attempt, jitter):
+    assert 0 <= RetryPolicy().delay(attempt, jitter) <= RetryPolicy().maximum
+
+
+def test_waits_grow_from_the_initial_one_to_the_maximum():
+    delays = [RetryPolicy(initial=0.02, maximum=2).delay(attempt, 1) for attempt in range(9)]
+    assert delays == [0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2, 2]
