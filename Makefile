@@ -42,6 +42,7 @@ unit: setup ## Unit tests
 	@$(BIN)/pytest tests/unit -q
 
 engine: setup ## Tests on the real Camunda broker
+	@$(BIN)/python hack/warm-engine.py
 	@$(BIN)/pytest tests/engine -q
 
 format: setup ## Format the code

@@ -14,6 +14,7 @@ if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
   exit 1
 fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+echo "installing the locked dependencies into $venv ..." >&2
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 "$venv/bin/uv" pip sync --quiet --python "$venv/bin/python" --require-hashes requirements/dev.txt
 # The project itself comes last and alone: its dependencies are the locked ones, its build needs only hatchling.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import shutil
 import tempfile
@@ -54,6 +55,7 @@ class Server:
 
     def close(self) -> None:
         self._server.cleanup()
+        atexit.unregister(self._server._cleanup)  # it would make the directory again
 
 
 @pytest.fixture(scope="module")

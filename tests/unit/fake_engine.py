@@ -66,7 +66,7 @@ class FakeEngine:
 
     async def activate_jobs(self, job_type: str, *, worker: str, limit: int, lease: float, wait: float = -1) -> list[Job]:
         self.polls.append((job_type, limit))
-        await self._answer("activate", 0)
+        await self._answer("activate", None)
         taken, self.waiting[job_type] = self.waiting[job_type][:limit], self.waiting[job_type][limit:]
         return taken
 
@@ -131,5 +131,5 @@ class FakeEngine:
         for refusal in (name, (name, key)):
             if refusal in self.refusals:
                 raise self.refusals[refusal]
-        if key in self.gone:
+        if key is not None and key in self.gone:
             raise NotFoundError(f"no such job: {key}")

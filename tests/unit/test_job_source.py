@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -9,6 +10,9 @@ from helpers import background, wait_until
 from prokos.engine import AccessDeniedError, EngineUnavailableError, Job, JobSource, Slots
 from unit.builders import job
 from unit.fake_engine import FakeEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PAY = "pay"
 RARELY = 60.0
@@ -47,19 +51,30 @@ class Consumer:
 
 
 async def fall_behind(consumer: Consumer) -> int:
-    """Offer jobs to a consumer that ends none, until its stream is closed; returns the last one's key."""
+    """Offer jobs, some at a time, to a consumer that ends none, until its stream is closed; returns the last one's key."""
     await wait_until(lambda: consumer.streaming)
     offered = 0
 
     def offer_until_closed() -> bool:
         nonlocal offered
         if consumer.streaming:
-            offered += 1
-            consumer.offer(offered)
+            consumer.offer(offered + 1, offered + 2, offered + 3)
+            offered += 3
         return not consumer.streaming
 
     await wait_until(offer_until_closed)
     return offered
+
+
+async def work_off(consumer: Consumer, done: Callable[[], bool]) -> None:
+    """End the jobs that the consumer holds, and those that follow, until something is so."""
+
+    def end_one() -> bool:
+        if consumer.slots.used:
+            consumer.slots.release()
+        return done()
+
+    await wait_until(end_one, describe=lambda: consumer.seen)
 
 
 async def test_hands_on_the_jobs_of_the_stream():
@@ -113,10 +128,8 @@ async def test_a_consumer_that_falls_behind_closes_the_stream():
 async def test_a_consumer_that_fell_behind_loses_none_of_what_was_pushed_to_it():
     consumer = Consumer(1, lease=3)
     async with background(consumer.source.run(consumer.take)):
-        await wait_until(lambda: consumer.streaming)
-        # The last of these are in the stream when it is given up.
         last = await fall_behind(consumer)
-        await wait_until(lambda: bool(consumer.slots.release()) or len(consumer.seen) == last)
+        await work_off(consumer, lambda: len(consumer.seen) == last)
 
 
 async def test_a_consumer_that_fell_behind_takes_the_oldest_jobs_first():
@@ -125,14 +138,14 @@ async def test_a_consumer_that_fell_behind_takes_the_oldest_jobs_first():
         last = await fall_behind(consumer)
         consumer.offer(last + 1, last + 2, last + 3)
         everything = list(range(1, last + 4))
-        await wait_until(lambda: bool(consumer.slots.release()) or consumer.seen == everything)
+        await work_off(consumer, lambda: consumer.seen == everything)
 
 
 async def test_the_stream_opens_again_when_a_poll_comes_back_short():
     consumer = Consumer(1, lease=3)
     async with background(consumer.source.run(consumer.take)):
         await fall_behind(consumer)
-        await wait_until(lambda: bool(consumer.slots.release()) or consumer.streaming)
+        await work_off(consumer, lambda: consumer.streaming)
 
 
 async def test_a_burst_that_is_worked_off_soon_leaves_the_stream_open():

@@ -107,7 +107,7 @@ async def test_works_no_more_steps_at_a_time_than_it_should():
         running -= 1
 
     engine = FakeEngine()
-    engine.offer(*(job(key, STEP) for key in range(6)))
+    engine.offer(*(job(key, STEP) for key in range(1, 7)))
     async with background(runner(engine, step, concurrency=2).run()):
         await wait_until(lambda: running == 2)
         end.set()
@@ -117,9 +117,10 @@ async def test_works_no_more_steps_at_a_time_than_it_should():
 
 async def test_cancellation_ends_running_steps():
     engine = FakeEngine()
-    cancelled = asyncio.Event()
+    started, cancelled = asyncio.Event(), asyncio.Event()
 
     async def step(_: Job) -> None:
+        started.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -127,9 +128,7 @@ async def test_cancellation_ends_running_steps():
             raise
 
     engine.offer(job(5, STEP))
-    before = asyncio.all_tasks()
     async with background(runner(engine, step).run()):
-        await wait_until(lambda: engine.polls)
-        await wait_until(lambda: len(asyncio.all_tasks()) > len(before) + 4)
+        await started.wait()
     assert cancelled.is_set()
     assert engine.reports == []

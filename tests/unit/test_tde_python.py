@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import textwrap
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +16,7 @@ from prokos.tde.python import PythonExecutor, load_class
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 MODULE = """
     from datetime import date

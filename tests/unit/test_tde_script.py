@@ -449,6 +449,12 @@ async def test_cancelling_kills_children_that_detached(marker: str) -> None:
     await cancelled(source, marker, 2)
 
 
+async def test_cancelling_catches_a_process_that_forks_and_ends_all_the_time(marker: str) -> None:
+    hopping = "import os\nwhile True:\n    if os.fork():\n        os._exit(0)"
+    source = f"{sys.executable} -c '{hopping}' {marker} & wait; sleep 1000"
+    await cancelled(source, marker, 1)
+
+
 async def test_cancelling_lets_a_script_tidy_up(tmp_path: Path) -> None:
     ready, tidied = tmp_path / "ready", tmp_path / "tidied"
     source = f"trap 'echo done > {tidied}; exit 0' TERM\necho > {ready}\nwhile :; do sleep 0.05; done"

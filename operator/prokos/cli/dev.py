@@ -19,7 +19,8 @@ from prokos.cli.status import task_row
 from prokos.dev.state import StateDirectory
 from prokos.dev.system import AlreadyRunningError, BootError, ManifestError, running_system
 from prokos.engine import EngineError, NotFoundError
-from prokos.engine.distribution import EngineSetupError
+from prokos.engine.distribution import DEFAULT_VERSION, EngineSetupError
+from prokos.engine.startup_cache import ensure_startup_cache
 from prokos.logs import configure_logging
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ async def _main(options: DevOptions, state: StateDirectory) -> int:
             _say_what_runs(system)
             if options.run_process is not None:
                 return await _run_once(system, options)
+            await _improve_start(system)
             await asyncio.Event().wait()
     except ManifestError as error:
         print_problems(error.problems)
@@ -95,6 +97,15 @@ def _say_what_runs(system: System) -> None:
         f"ready: {len(desired.executors)} executors, {len(desired.processes)} processes; state in {system.state.root}"
     )
     print_note("  in another terminal: prokos run PROCESS, prokos status, prokos tasks -f; Ctrl-C here ends it all")
+
+
+async def _improve_start(system: System) -> None:
+    """Make what lets the engine start in half the time from the next start on, with processor time nobody wants."""
+    engine = system.home.desired().system.engine
+    if engine.external is None:
+        version = engine.embedded.version if engine.embedded else DEFAULT_VERSION
+        with contextlib.suppress(EngineSetupError):
+            await ensure_startup_cache(version, idle=True)
 
 
 async def _run_once(system: System, options: DevOptions) -> int:

@@ -176,27 +176,38 @@ class Family:
         return True
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to every descendant."""
-        for process in descendants(os.getpid()):
+        """Send a signal to every descendant.
+
+        By process group, because the kernel signals a group at once: a process that forks and ends all the time
+        would be gone from the list before its turn.
+        """
+        ours = os.getpgrp()
+        found = descendants(os.getpid())
+        for group in set(found.values()) - {ours}:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process, number)
+                os.killpg(group, number)
+        for process, group in found.items():
+            if group == ours:  # it has not yet left the server's group
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, number)
 
 
-def descendants(ancestor: int) -> set[int]:
-    """Find the processes that descend from one, by /proc."""
-    parents = {}
+def descendants(ancestor: int) -> dict[int, int]:
+    """Find the processes that descend from one, by /proc, and their process groups."""
+    parents, groups = {}, {}
     for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib would double the cost of a guardian
         if name.isdigit():
             try:
                 with open(f"/proc/{name}/stat", "rb") as stat:  # noqa: PTH123
                     # The second field is the program's name in parentheses; it may hold anything.
-                    parents[int(name)] = int(stat.read().rpartition(b")")[2].split()[1])
+                    _state, parent, group, *_ = stat.read().rpartition(b")")[2].split()
             except OSError:
                 continue  # it has ended meanwhile
+            parents[int(name)], groups[int(name)] = int(parent), int(group)
     found = {ancestor}
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
-    return found - {ancestor}
+    return {process: groups[process] for process in found - {ancestor}}
 
 
 def become(request: dict[str, Any], stdio: list[int], guardian: int) -> NoReturn:

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prokos.registry import FileRegistry, RegisteredTask
+from prokos.resources import ProkOSSpec
+from unit.builders import executor, process, registry, route
+
+SYSTEM = ProkOSSpec.model_validate({"pdo": {"shards": 4, "beatInterval": "250ms"}, "router": {"fallback": "payer"}})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FileRegistry(tmp_path)
+
+
+def job_types(*types: str | None, listed: tuple[str, ...] = (), **pdo: object) -> frozenset[str]:
+    """What the PDO serves of a process with tasks of these types."""
+    tasks = [RegisteredTask(element_id=f"T{number}", job_type=name) for number, name in enumerate(types)]
+    return registry(processes=[process("orders", *tasks, job_types=list(listed))], pdo=pdo).job_types
+
+
+def test_an_empty_directory_is_an_empty_registry(store):
+    assert store.load() == registry()
+
+
+def test_reads_back_what_was_recorded(store):
+    one = executor("payer", {"jobType": "pay"}, timeout="90s", backoff={"initial": "250ms"})
+    store.put_system(SYSTEM)
+    store.put_executor(one)
+    store.put_process(process("orders", version=3))
+    store.put_route(route("payer", source="llm", confidence=0.75, reason="it says so"))
+    loaded = FileRegistry(store.directory).load()
+    assert loaded.system == SYSTEM
+    assert loaded.executors == {"payer": one}
+    assert loaded.processes == {"orders": process("orders", version=3)}
+    assert loaded.routes == (route("payer", source="llm", confidence=0.75, reason="it says so"),)
+
+
+def test_forgets_what_was_removed(store):
+    store.put_executor(executor())
+    store.put_process(process())
+    store.put_route(route())
+    store.remove_executor("payer")
+    store.remove_process("orders")
+    store.remove_route("orders-pay")
+    assert store.load() == registry()
+
+
+def test_removing_what_is_not_there_is_no_error(store):
+    store.remove_executor("nobody")
+    store.remove_process("nothing")
+    store.remove_route("nowhere")
+
+
+@given(first=st.text(min_size=1), second=st.text(min_size=1))
+def test_processes_of_any_id_are_kept_apart(tmp_path_factory, first, second):
+    store = FileRegistry(tmp_path_factory.mktemp("registry"))
+    for process_id in (first, second):
+        store.put_process(process(process_id, name=process_id))
+    assert {known.name for known in store.load().processes.values()} == {first, second}
+    assert store.process(first) == process(first, name=first)
+
+
+@pytest.mark.parametrize("process_id", ["../../etc/passwd", ".", "Bestellung prüfen", "x" * 300, "a/b", "ORDERS", "orders"])
+def test_no_process_id_leaves_the_directory(store, process_id):
+    store.put_process(process(process_id))
+    (written,) = (store.directory / "processes").iterdir()
+    assert written.suffix == ".json"
+    assert len(written.name) < 200
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"processId": 1}', b"\xff\xfe", b""])
+def test_a_document_that_cannot_be_read_is_left_out(store, content):
+    store.put_process(process("orders"))
+    (store.directory / "processes" / "broken.json").write_bytes(content)
+    (store.directory / "routes" / "broken.yaml").write_bytes(content or b"- x: [")
+    loaded = store.load()
+    assert set(loaded.processes) == {"orders"}
+    assert loaded.routes == ()
+
+
+def test_a_process_that_is_not_recorded_is_none(store):
+    assert store.process("orders") is None
+
+
+def test_the_signature_stays_while_nothing_changes(store):
+    store.put_executor(executor())
+    before = store.signature()
+    store.load()
+    assert store.signature() == before
+
+
+def test_the_signature_changes_with_every_write_even_of_the_same_size(store):
+    seen = {store.signature()}
+    for description in ("aaaa", "bbbb", "cccc"):
+        store.put_executor(executor(description=description))
+        seen.add(store.signature())
+    store.remove_executor("payer")
+    seen.add(store.signature())
+    assert len(seen) == 4 + (store.signature() not in seen)
+
+
+def test_a_route_is_a_document_a_person_can_edit(store):
+    store.put_route(route("payer", reason="für Zahlungen"))
+    text = (store.directory / "routes" / "orders-pay.yaml").read_text()
+    assert "executor: payer\n" in text
+    assert "reason: für Zahlungen\n" in text
+
+
+def test_serves_the_job_types_of_registered_tasks():
+    assert job_types("pay", "ship", None) == {"pay", "ship"}
+
+
+def test_serves_further_types_that_a_process_lists():
+    assert job_types("pay", listed=("refund",)) == {"pay", "refund"}
+
+
+def test_leaves_its_own_job_types_alone_even_when_told_to_serve_them():
+    assert job_types("pay", "prokos.tde.payer", include=["prokos.pdo.scan"]) == {"pay"}
+
+
+def test_leaves_job_types_of_camundas_own_workers_alone():
+    assert job_types("pay", "io.camunda:http-json:1", "io.camunda.agenticai:aiagent:1") == {"pay"}
+
+
+def test_serves_a_foreign_type_when_told_so():
+    assert job_types("io.camunda:http-json:1", include=["io.camunda:http-json:1"]) == {"io.camunda:http-json:1"}
+
+
+def test_serves_a_type_of_a_process_it_does_not_know_when_told_so():
+    assert job_types("pay", include=["mail"]) == {"pay", "mail"}
+
+
+def test_leaves_excluded_types_to_other_workers():
+    assert job_types("pay", "ship", include=["mail"], exclude=["ship", "mail"]) == {"pay"}
+
+
+def test_serves_a_retired_process_to_its_end():
+    assert registry(processes=[process(retired=True)]).job_types == {"pay"}
+
+
+def test_finds_a_task_by_process_version_and_element():
+    known = registry(processes=[process(version=2)])
+    assert known.tasks["orders", 2, "Pay"].element_name == "Pay the order"
+    assert ("orders", 1, "Pay") not in known.tasks
+
+
+def test_the_latest_version_is_the_highest_one():
+    nine, ten = process(version=9), process(version=10)
+    both = process(versions={**ten.versions, **nine.versions})
+    assert both.latest == ten.latest
+
+
+def test_a_process_without_versions_has_no_latest_one():
+    assert process(versions={}).latest is None
