@@ -366,7 +366,7 @@ async def serve_tls(authority: trustme.CA, name: str) -> contextlib.AbstractAsyn
 async def test_checks_the_certificate_for_the_name_although_it_connects_to_an_address(authority: trustme.CA) -> None:
     secrets = Secrets({"ca": authority.cert_pem.bytes().decode()})
     async with await serve_tls(authority, "pay.example") as service:
-        here = {"resolver": resolving_to("127.0.0.1"), "secrets": secrets, "ca_secret": "ca"}
+        here: dict[str, Any] = {"resolver": resolving_to("127.0.0.1"), "secrets": secrets, "ca_secret": "ca"}
         assert await call(url=f"https://pay.example:{service.port}/", **here) == {"ok": True}
         with pytest.raises(RetryableFailure, match="certificate"):
             await call(url=f"https://other.example:{service.port}/", **here)

@@ -139,9 +139,7 @@ async def ask(
                 temperature=0,
                 # What a model does not know (some take no temperature) is left out; the answer is checked anyhow.
                 drop_params=True,
-                # Both are needed: the provider's own client repeats requests too.
                 num_retries=0,
-                max_retries=0,
             )
     except TimeoutError as error:
         raise LlmUnavailableError(f"no answer within {seconds:g} s (spec.router.timeout)") from error

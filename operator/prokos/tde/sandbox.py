@@ -33,6 +33,7 @@ STARTS = 3
 
 HARNESS = Path(__file__).with_name("script_harness.py")
 
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """What to run: a command, or a Python script."""
