@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import pytest
-
 from helpers import background, wait_until
 from prokos.engine import EngineUnavailableError, RejectedError, Slots
 from prokos.pdo.flight import InFlight
@@ -102,7 +100,7 @@ def test_counts_tasks_by_executor():
 async def test_keeps_the_leases_of_tasks_in_flight():
     airport = Airport(lease=0.1)
     airport.add(1)
-    async with background(airport.flights.keep_leases()):
+    async with background(airport.flights.keep_leases(tick=0.01)):
         await wait_until(lambda: airport.engine.named("extend"))
     assert airport.engine.commands[0] == ("extend", 1, 0.1)
     assert airport.slots.used == 1
@@ -113,7 +111,7 @@ async def test_does_not_renew_a_lease_that_is_still_long():
     airport.add(1)
     long = Airport(lease=60)
     long.add(2)
-    async with background(airport.flights.keep_leases()), background(long.flights.keep_leases()):
+    async with background(airport.flights.keep_leases(tick=0.01)), background(long.flights.keep_leases(tick=0.01)):
         await wait_until(lambda: airport.engine.named("extend"))
     assert long.engine.commands == []
 
@@ -122,7 +120,7 @@ async def test_a_task_that_the_engine_no_longer_has_gives_its_slot_back():
     airport = Airport(lease=0.1)
     airport.add(1)
     airport.engine.gone.add(1)
-    async with background(airport.flights.keep_leases()):
+    async with background(airport.flights.keep_leases(tick=0.01)):
         await wait_until(lambda: airport.slots.used == 0)
     assert airport.journal.latest(1)[0]["state"] == "ended"
 
@@ -131,15 +129,14 @@ async def test_a_task_that_waits_for_its_next_attempt_gives_its_slot_back():
     airport = Airport(lease=0.1)
     airport.add(1)
     airport.engine.refusals["extend"] = RejectedError("it is not active")
-    async with background(airport.flights.keep_leases()):
+    async with background(airport.flights.keep_leases(tick=0.01)):
         await wait_until(lambda: airport.slots.used == 0)
 
 
-@pytest.mark.parametrize("error", [EngineUnavailableError("away")])
-async def test_a_renewal_that_fails_is_tried_again(error):
+async def test_a_renewal_that_fails_is_tried_again():
     airport = Airport(lease=0.1)
     airport.add(1)
-    airport.engine.hiccups["extend"] = [error]
-    async with background(airport.flights.keep_leases()):
+    airport.engine.hiccups["extend"] = [EngineUnavailableError("away")]
+    async with background(airport.flights.keep_leases(tick=0.01)):
         await wait_until(lambda: airport.engine.named("extend"))
     assert airport.slots.used == 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 from typing import TYPE_CHECKING, Any
 
 from prokos.cli.output import FAILED, INVALID, OutputFormat, print_error, print_json, print_note
@@ -73,30 +71,31 @@ async def run_and_watch(
     Raises:
         EngineError: The engine refuses, is away, or the time is over.
     """
+    # The engine tells an instance's key only when it has ended; until then it is the one that was not there before.
+    before = {task["instance"] for task in await _tasks(pdo, process)}
     running = asyncio.create_task(client.run_instance(process, variables, timeout=timeout))
-    watching = asyncio.create_task(_first_incident(pdo, process, time.time())) if pdo else None
-    sides: set[asyncio.Task[Any]] = {running, watching} if watching else {running}
-    await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
+    watching = asyncio.create_task(_first_incident(pdo, process, before))
+    await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
     try:
-        if running.done():
-            return await running
-        assert watching is not None  # noqa: S101 - something is done, and it is not `running`
-        return await watching
+        return await (running if running.done() else watching)
     finally:
-        for side in sides:
-            side.cancel()
-        with contextlib.suppress(asyncio.CancelledError, EngineError):
-            await asyncio.gather(*sides, return_exceptions=True)
+        running.cancel()
+        watching.cancel()
+        await asyncio.gather(running, watching, return_exceptions=True)
 
 
-async def _first_incident(pdo: str, process: str, since: float) -> str:
-    """Wait for an incident of the only instance of the process that has shown tasks since; never ends otherwise."""
+async def _tasks(pdo: str | None, process: str) -> list[dict[str, Any]]:
+    found = await asyncio.to_thread(get_json, pdo, "/tasks?limit=1000") if pdo else None
+    return [task for task in found or [] if task["process"] == process]
+
+
+async def _first_incident(pdo: str | None, process: str, before: set[str]) -> str:
+    """Wait for an incident of the only new instance of a process; never ends otherwise."""
     while True:
         await asyncio.sleep(WATCH_INTERVAL)
-        found = await asyncio.to_thread(get_json, pdo, "/tasks?limit=1000") or []
-        recent = [task for task in found if task["process"] == process and task["seen"] >= since - 1]
-        stuck = [task for task in recent if task["state"] in {"incident", "refused"}]
-        if stuck and len({task["instance"] for task in recent}) == 1:
+        new = [task for task in await _tasks(pdo, process) if task["instance"] not in before]
+        stuck = [task for task in new if task["state"] in {"incident", "refused"}]
+        if stuck and len({task["instance"] for task in new}) == 1:
             task = stuck[0]
             return (
                 f"instance {task['instance']} of {process} has an incident at {task['element']}: {task['message']}\n"

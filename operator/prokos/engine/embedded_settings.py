@@ -119,6 +119,9 @@ def build_environment(
         "MANAGEMENT_SERVER_PORT": str(ports.management),
         "ZEEBE_BROKER_CLUSTER_CLUSTERNAME": cluster,
         "ZEEBE_BROKER_CLUSTER_PARTITIONSCOUNT": "1",
+        # Gateway and broker are one process. By default they cut their connection, and with it every command under
+        # way, when the machine slept or was overloaded for 15 s.
+        "ZEEBE_BROKER_NETWORK_HEARTBEATTIMEOUT": "10m",
         "ZEEBE_BROKER_DATA_DIRECTORY": str(settings.broker_directory),
         # The log grows by whole segments, written out when they are made: 128 MB take half a second of a start.
         "ZEEBE_BROKER_DATA_LOGSEGMENTSIZE": "16MB",

@@ -59,7 +59,7 @@ _NO_TOKEN = re.compile(
     r"plugin failed with error: \((invalid_\w+|unauthorized_client|access_denied|unsupported_grant_type|"
     r"insecure_transport)\)"
 )
-"""The token endpoint refuses us (RFC 6749, 5.2), or is none over TLS. gRPC reports any lack of a token as UNAVAILABLE."""
+"""The token endpoint refuses us (RFC 6749, 5.2), or is none over TLS. gRPC calls any lack of a token UNAVAILABLE."""
 
 
 def from_grpc(error: grpc.aio.AioRpcError) -> EngineError:

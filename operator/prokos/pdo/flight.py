@@ -90,11 +90,11 @@ class InFlight:
         if self.remove(job_key):
             self._journal.update(job_key, outcome, message=message)
 
-    async def keep_leases(self) -> None:
-        """Renew leases until cancelled."""
+    async def keep_leases(self, tick: float = KEEP_TICK) -> None:
+        """Renew leases until cancelled, looking every `tick` seconds for those that are due."""
         limit = asyncio.Semaphore(KEEP_CONCURRENCY)
         while True:
-            await asyncio.sleep(KEEP_TICK)
+            await asyncio.sleep(tick)
             now = time.monotonic()
             due = [flight for flight in self._flights.values() if flight.renew_at <= now]
             await asyncio.gather(*(self._renew(flight, limit) for flight in due))

@@ -19,7 +19,7 @@ from prokos.engine import EngineClient
 from prokos.engine.connection import from_environment
 from prokos.logs import configure_logging
 from prokos.resources import TaskExecutor
-from prokos.tde.contract import Environment
+from prokos.tde.contract import Environment, FatalFailure
 from prokos.tde.hints import HintSender
 from prokos.tde.secrets import MissingSecretError, resolve_secrets
 from prokos.tde.types import executor_class
@@ -67,7 +67,8 @@ def main() -> None:
         asyncio.run(serve(Path(os.environ["PROKOS_EXECUTOR_FILE"]), Path(os.environ.get("PROKOS_WORKDIR", "."))))
     except KeyError as error:
         sys.exit(f"environment variable {error.args[0]} is not set")
-    except (LookupError, MissingSecretError) as error:
+    except (LookupError, ValueError, FatalFailure, MissingSecretError) as error:
+        # A restart cannot help: the class is missing, or the executor's settings are wrong for it.
         log.error("worker cannot start", reason=str(error))
         sys.exit(78)  # EX_CONFIG of sysexits.h
 

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,6 +126,15 @@ class Context:
     """The dispatched task; None when a process calls the TDE itself."""
 
 
+def output_adapter(output_type: Any) -> TypeAdapter[Any]:
+    """Serializes an output. NaN and infinities stay what they are and are refused later, instead of becoming null."""
+    try:
+        return TypeAdapter(output_type, config=ConfigDict(ser_json_inf_nan="constants"))
+    except PydanticUserError:
+        # Models, dataclasses and typed dictionaries have a configuration of their own.
+        return TypeAdapter(output_type)
+
+
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 
@@ -138,7 +147,7 @@ class Executor(ABC, Generic[Input, Output]):
     """
 
     _input: ClassVar[TypeAdapter[Any]] = TypeAdapter(dict[str, Any])
-    _output: ClassVar[TypeAdapter[Any]] = TypeAdapter(Any)
+    _output: ClassVar[TypeAdapter[Any]] = output_adapter(Any)
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -146,7 +155,7 @@ class Executor(ABC, Generic[Input, Output]):
             if get_origin(base) is Executor:
                 input_type, output_type = get_args(base)
                 cls._input = TypeAdapter(input_type)
-                cls._output = TypeAdapter(output_type)
+                cls._output = output_adapter(output_type)
 
     def __init__(self, settings: Any, environment: Environment) -> None:
         self.settings = settings

@@ -54,6 +54,7 @@ class TdeWorker:
         *,
         worker: str,
         hints: HintSender | None = None,
+        lease: float = TDE_LEASE,
     ) -> None:
         self.client = client
         self.name = resource.metadata.name
@@ -61,6 +62,7 @@ class TdeWorker:
         self.executor = executor
         self.worker = worker
         self.hints = hints
+        self.lease = lease
         self.log = structlog.get_logger("prokos.tde").bind(executor=self.name)
         self._check_input = compile_schema(self.spec.input_schema, "inputSchema")
         self._check_output = compile_schema(self.spec.output_schema, "outputSchema")
@@ -101,7 +103,7 @@ class TdeWorker:
             self.client,
             job_type,
             worker=self.worker,
-            lease=TDE_LEASE,
+            lease=self.lease,
             slots=slots,
             poll_interval=POLL_INTERVAL,
         )
@@ -124,12 +126,12 @@ class TdeWorker:
         variables = job.variables
         task = _tagged(variables)
         log = self.log.bind(**_tags(task, job))
-        if task and must_verify(task, job) and not await parent_waits(self.client, task):
+        if task and must_verify(task, job, self.lease) and not await parent_waits(self.client, task):
             await self._give_up(job, task, log, "the task ended before it was executed")
             return
         started = time.monotonic()
         try:
-            outcome = await self._attempt(job, task, self._input(variables))
+            outcome = await self._attempt(job, task, self._input(variables, task))
         except TaskGoneError as gone:
             await self._give_up(job, task, log, str(gone))
             return
@@ -146,16 +148,16 @@ class TdeWorker:
         level("task ended", outcome=(reported or outcome).kind, message=message, seconds=round(duration, 4))
         self._hint_outcome(task, reported, duration)
 
-    def _input(self, variables: dict[str, Any]) -> Any:
+    def _input(self, variables: dict[str, Any], task: TaggedTask | None) -> Any:
         """What the executor gets: what the dispatcher or the mappings packed, or the caller's variables."""
-        if INPUT_VARIABLE in variables and (TASK_VARIABLE in variables or self.spec.inputs):
+        if INPUT_VARIABLE in variables and (task or self.spec.inputs):
             return variables[INPUT_VARIABLE]
         return {name: value for name, value in variables.items() if name != TASK_VARIABLE}
 
     async def _attempt(self, job: Job, task: TaggedTask | None, data: Any) -> Outcome:
         """Execute under the time-out while the leases are kept; ends at once when the task is gone."""
         execution = asyncio.create_task(self._execute(job, task, data))
-        keeper = asyncio.create_task(keep(self.client, job, task))
+        keeper = asyncio.create_task(keep(self.client, job, task, self.lease))
         try:
             await asyncio.wait([execution, keeper], return_when=asyncio.FIRST_COMPLETED)
             if not execution.done():

@@ -1,0 +1,299 @@
+"""A dispatched task: which reports follow from what its executor does, and in which order."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from helpers import wait_until
+from prokos.engine import NotFoundError, PayloadTooLargeError, RejectedError
+from prokos.tde import BusinessError, Context, FatalFailure, RetryableFailure
+from prokos.tde.lease import TDE_LEASE, VERIFY_AFTER_MS
+from unit.builders import LEASE_MS, task
+from unit.tde_bench import PARENT, TDE, TDE_INSTANCE, Bench, dispatched
+
+
+async def succeed(data: dict[str, Any], _: Context) -> dict[str, Any]:
+    return {"paid": data.get("amount")}
+
+
+async def hang(_: dict[str, Any], __: Context) -> None:
+    await asyncio.Event().wait()
+
+
+def failing(error: BaseException):
+    async def work(_: dict[str, Any], __: Context) -> None:
+        raise error
+
+    return work
+
+
+def returning(value: Any):
+    async def work(_: dict[str, Any], __: Context) -> Any:
+        return value
+
+    return work
+
+
+def ended(kind: str, message: str = "") -> tuple[Any, ...]:
+    return ("complete", TDE, {"outcome": {"kind": kind, "message": message}})
+
+
+async def failure(bench: Bench, **changes: Any) -> tuple[str, int, float]:
+    """Message, attempts left and back-off that the task is failed with."""
+    commands = await bench.does(dispatched(**changes))
+    (name, key, message, retries, backoff), tde = commands
+    assert (name, key) == ("fail", PARENT)
+    assert tde == ended("failed", message[:500])
+    return message, retries, backoff
+
+
+# --- outcomes -------------------------------------------------------------------------------------------------
+
+
+async def test_a_result_completes_the_task_and_then_its_tde():
+    bench = Bench(succeed)
+    assert await bench.does(dispatched({"amount": 42})) == [("complete", PARENT, {"paid": 42}), ended("completed")]
+    assert bench.hints.sent == [(PARENT, "completed")]
+
+
+@pytest.mark.parametrize(("output", "variables"), [(None, {"result": None}), ([1, 2], {"result": [1, 2]}), ({}, {})])
+async def test_an_output_that_is_no_object_becomes_one_variable(output, variables):
+    commands = await Bench(returning(output)).does(dispatched())
+    assert commands[0] == ("complete", PARENT, variables)
+
+
+async def test_a_business_error_is_thrown_at_the_task_and_then_the_tde_ends():
+    bench = Bench(failing(BusinessError("CARD_DECLINED", "no money", {"balance": 3})))
+    expected = ("error", PARENT, "CARD_DECLINED", "no money", {"balance": 3})
+    assert await bench.does(dispatched()) == [expected, ended("error", "no money")]
+    assert bench.hints.sent == [(PARENT, "error")]
+
+
+async def test_a_retryable_failure_uses_up_one_attempt_and_backs_off():
+    bench = Bench(failing(RetryableFailure("the service is down")), backoff={"initial": "2s", "jitter": 0})
+    assert await failure(bench) == ("the service is down", 2, 2.0)
+    assert bench.hints.sent == [(PARENT, "failed")]
+
+
+async def test_later_attempts_back_off_longer():
+    bench = Bench(failing(RetryableFailure("down")), backoff={"initial": "2s", "multiplier": 3, "jitter": 0})
+    assert await failure(bench, tagged=task(PARENT, retries=2)) == ("down", 1, 6.0)
+
+
+async def test_a_failure_may_say_when_to_try_again():
+    bench = Bench(failing(RetryableFailure("busy", timedelta(seconds=90))))
+    assert await failure(bench) == ("busy", 2, 90.0)
+
+
+async def test_the_last_attempts_failure_is_an_incident():
+    bench = Bench(failing(RetryableFailure("down")))
+    assert await failure(bench, tagged=task(PARENT, retries=1)) == ("down", 0, 0)
+    assert bench.hints.sent == [(PARENT, "incident")]
+
+
+async def test_a_fatal_failure_is_an_incident_at_once():
+    bench = Bench(failing(FatalFailure("the script does not parse")))
+    assert await failure(bench) == ("the script does not parse", 0, 0)
+    assert bench.hints.sent == [(PARENT, "incident")]
+
+
+async def test_any_other_exception_is_named_and_tried_again():
+    message, retries, _ = await failure(Bench(failing(ZeroDivisionError("division by zero"))))
+    assert (message, retries) == ("ZeroDivisionError: division by zero", 2)
+
+
+async def test_an_executor_that_exits_does_not_end_the_worker():
+    message, retries, _ = await failure(Bench(failing(SystemExit("bye"))))
+    assert (message, retries) == ("the executor tried to exit: bye", 2)
+
+
+async def test_an_executor_that_takes_too_long_is_stopped_and_tried_again():
+    bench = Bench(hang, timeout="50ms")
+    message, retries, _ = await failure(bench)
+    assert (message, retries) == ("the executor did not end within 0.05 s (spec.timeout)", 2)
+    assert "cancelled" in bench.executor.life
+
+
+async def test_a_timeout_inside_an_executor_is_not_taken_for_its_own():
+    message, _, _ = await failure(Bench(failing(TimeoutError("no answer from the bank"))))
+    assert message == "TimeoutError: no answer from the bank"
+
+
+# --- input and output -----------------------------------------------------------------------------------------
+
+SCHEMA = {"type": "object", "required": ["amount"], "properties": {"amount": {"type": "number"}}}
+
+
+async def test_an_input_that_breaks_its_schema_is_an_incident_and_executes_nothing():
+    bench = Bench(succeed, inputSchema=SCHEMA)
+    message, retries, _ = await failure(bench, data={"amount": "much"})
+    assert "inputSchema is not satisfied: $.amount" in message
+    assert retries == 0
+    assert bench.executor.inputs == []
+
+
+async def test_an_input_that_is_no_object_is_an_incident():
+    message, retries, _ = await failure(Bench(succeed), data=[1])
+    assert message.startswith("the input does not fit the executor")
+    assert retries == 0
+
+
+async def test_an_output_that_breaks_its_schema_is_an_incident():
+    bench = Bench(returning({"amount": "much"}), outputSchema=SCHEMA)
+    message, retries, _ = await failure(bench)
+    assert "outputSchema is not satisfied: $.amount" in message
+    assert retries == 0
+
+
+async def test_an_output_that_is_too_large_is_an_incident_that_says_so():
+    bench = Bench(succeed)
+    bench.engine.refusals["complete", PARENT] = PayloadTooLargeError("EXCEEDED_BATCH_RECORD_SIZE")
+    message, retries, _ = await failure(bench)
+    assert message == "the engine does not accept the task's completed outcome: EXCEEDED_BATCH_RECORD_SIZE"
+    assert retries == 0
+    assert bench.hints.sent == [(PARENT, "incident")]
+
+
+async def test_an_output_that_is_no_json_is_an_incident():
+    message, retries, _ = await failure(Bench(returning({"ratio": float("inf")})))
+    assert "does not accept the task's completed outcome" in message
+    assert retries == 0
+
+
+async def test_an_executor_learns_what_it_needs_of_its_task():
+    bench = Bench(succeed, timeout="7s")
+    await bench.does(dispatched({"amount": 1}))
+    (context,) = bench.executor.contexts
+    assert bench.executor.inputs == [{"amount": 1}]
+    assert context.task == task(PARENT)
+    assert context.timeout == timedelta(seconds=7)
+
+
+async def test_repetitions_of_an_attempt_share_a_key_and_the_next_attempt_has_another():
+    keys = []
+    for retries in (3, 3, 2):
+        bench = Bench(succeed)
+        await bench.does(dispatched(tagged=task(PARENT, retries=retries)))
+        keys += [context.idempotency_key for context in bench.executor.contexts]
+    assert keys == ["7-3", "7-3", "7-2"]
+
+
+async def test_no_secret_leaves_the_worker_in_a_message():
+    secrets = {"token": "t0p-s3cr3t", "short": "t0p"}
+    for error in (
+        RetryableFailure("401 for t0p-s3cr3t"),
+        FatalFailure("401 for t0p-s3cr3t"),
+        BusinessError("DENIED", "401 for t0p-s3cr3t"),
+        ValueError("401 for t0p-s3cr3t"),
+        SystemExit("401 for t0p-s3cr3t"),
+    ):
+        commands = await Bench(failing(error), secrets=secrets).does(dispatched())
+        assert "t0p" not in str(commands)
+        assert "<secret token>" in str(commands)
+
+
+# --- tasks that are gone --------------------------------------------------------------------------------------
+
+
+async def test_a_task_that_starts_at_once_is_not_asked_for():
+    bench = Bench(succeed)
+    await bench.does(dispatched(late_ms=VERIFY_AFTER_MS))
+    assert bench.engine.named("extend") == []
+
+
+@pytest.mark.parametrize("given", [{"late_ms": VERIFY_AFTER_MS + 1}, {"late_ms": -1}, {"tagged": task(PARENT, verify=True)}])
+async def test_a_task_that_may_have_ended_is_asked_for_first(given):
+    bench = Bench(succeed)
+    commands = await bench.does(dispatched(**given))
+    assert commands[0] == ("extend", PARENT, LEASE_MS / 1000)
+    assert commands[1] == ("complete", PARENT, {"paid": None})
+
+
+@pytest.mark.parametrize("error", [NotFoundError("no such job"), RejectedError("it is not active")])
+async def test_a_task_that_ended_before_is_not_executed_and_its_tde_cancelled(error):
+    bench = Bench(succeed)
+    bench.engine.refusals["extend", PARENT] = error
+    assert await bench.does(dispatched(tagged=task(PARENT, verify=True))) == [("cancel", TDE_INSTANCE)]
+    assert bench.executor.inputs == []
+    assert bench.hints.sent == [(PARENT, "gone")]
+
+
+def test_a_second_execution_always_asks_for_its_task():
+    # The first one had the lease at least so long before the engine gave the job to another worker.
+    assert VERIFY_AFTER_MS < TDE_LEASE * 1000
+
+
+async def test_leases_of_task_and_tde_are_kept_while_it_is_executed():
+    end = asyncio.Event()
+    bench = Bench(lambda *_: end.wait(), lease=0.2)
+
+    def kept_twice() -> bool:
+        if len(bench.engine.named("extend")) >= 4:
+            end.set()
+        return bench.done()
+
+    await bench.does(dispatched(lease=0.2), until=kept_twice)
+    assert bench.engine.named("extend")[:4] == [("extend", TDE, 0.2), ("extend", PARENT, LEASE_MS / 1000)] * 2
+
+
+async def test_a_task_that_is_cancelled_stops_its_execution_and_its_tde():
+    bench = Bench(hang, lease=0.2)
+    bench.engine.gone.add(PARENT)
+    assert await bench.does(dispatched(lease=0.2)) == [("extend", TDE, 0.2), ("cancel", TDE_INSTANCE)]
+    assert "cancelled" in bench.executor.life
+    assert bench.hints.sent == [(PARENT, "gone")]
+
+
+async def test_a_tde_that_is_cancelled_stops_its_execution_and_reports_nothing():
+    bench = Bench(hang, lease=0.2)
+    bench.engine.gone.add(TDE)
+    await bench.does(dispatched(lease=0.2))
+    assert "cancelled" in bench.executor.life
+    assert bench.engine.reports == []
+
+
+async def test_a_worker_that_lost_its_lease_leaves_everything_to_the_next():
+    bench = Bench(hang, lease=0.2)
+    bench.engine.refusals["extend", TDE] = RejectedError("it is not active")
+    await bench.does(dispatched(lease=0.2), until=lambda: "cancelled" in bench.executor.life)
+    assert bench.engine.commands == []
+    assert bench.hints.sent == []
+
+
+async def test_a_task_that_ends_before_its_report_only_ends_the_tde():
+    bench = Bench(succeed)
+    bench.engine.gone.add(PARENT)
+    assert await bench.does(dispatched()) == [ended("completed")]
+    assert bench.hints.sent == [(PARENT, "gone")]
+
+
+async def test_a_tde_that_ended_meanwhile_is_no_error():
+    bench = Bench(succeed)
+    bench.engine.gone.add(TDE)
+    await bench.does(dispatched(), until=lambda: bench.hints.sent)
+    assert bench.engine.commands == [("complete", PARENT, {"paid": None})]
+
+
+# --- the worker -----------------------------------------------------------------------------------------------
+
+
+async def test_executes_no_more_tasks_at_a_time_than_it_should():
+    running = most = 0
+
+    async def work(_: dict[str, Any], __: Context) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+
+    bench = Bench(work, concurrency=2)
+    for key in range(1, 7):
+        bench.engine.offer(dispatched(tagged=task(key)))
+    async with bench.running():
+        await wait_until(lambda: len([report for report in bench.engine.reports if report[1] != TDE]) == 6)
+    assert most == 2
