@@ -81,13 +81,13 @@ def element(process: str = "orders", version: int = 1, element: str = "Pay", **c
     return Element(**{"process": process, "version": version, "element": element, "job_type": "pay", **changes})
 
 
-def process(
-    process_id: str = "orders", *tasks: RegisteredTask, version: int = 1, **changes: Any
-) -> RegisteredProcess:
+def process(process_id: str = "orders", *tasks: RegisteredTask, version: int = 1, **changes: Any) -> RegisteredProcess:
     """A registered process with one version; by default with the task that `job()` belongs to."""
     known = tasks or (RegisteredTask(element_id="Pay", element_name="Pay the order", job_type="pay"),)
     deployed = RegisteredVersion(version=version, key=10, sha256="0" * 64, tasks=list(known))
-    return RegisteredProcess(**{"process_id": process_id, "resource": "orders", "versions": {version: deployed}, **changes})
+    return RegisteredProcess(
+        **{"process_id": process_id, "resource": "orders", "versions": {version: deployed}, **changes}
+    )
 
 
 def route(executor: str = "payer", *, name: str = "orders-pay", **changes: Any) -> TaskRoute:

@@ -64,7 +64,9 @@ class FakeEngine:
 
     # --- EngineClient -----------------------------------------------------------------------------------------
 
-    async def activate_jobs(self, job_type: str, *, worker: str, limit: int, lease: float, wait: float = -1) -> list[Job]:
+    async def activate_jobs(
+        self, job_type: str, *, worker: str, limit: int, lease: float, wait: float = -1
+    ) -> list[Job]:
         self.polls.append((job_type, limit))
         await self._answer("activate", None)
         taken, self.waiting[job_type] = self.waiting[job_type][:limit], self.waiting[job_type][limit:]

@@ -97,7 +97,9 @@ class Bench:
 
     def done(self) -> bool:
         """Whether a TDE's job was reported, or the TDE cancelled."""
-        return any(key in {TDE, TDE + 1, TDE_INSTANCE} for _, key, *_ in self.engine.reports + self.engine.named("cancel"))
+        return any(
+            key in {TDE, TDE + 1, TDE_INSTANCE} for _, key, *_ in self.engine.reports + self.engine.named("cancel")
+        )
 
 
 def dispatched(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +85,7 @@ async def test_a_child_that_crashes_is_started_again_after_longer_and_longer_wai
     children.ensure(spec(tmp_path, "date +%s%N >> times; exit 3"))
     await wait_until(lambda: times.exists() and len(times.read_text().split()) == 5)
     at = [int(nanoseconds) / 1e9 for nanoseconds in times.read_text().split()]
-    waits = [after - before for before, after in zip(at, at[1:], strict=False)]
+    waits = [after - before for before, after in pairwise(at)]
     for waited, least in zip(waits, (0.05, 0.2, 0.4, 0.4), strict=True):
         assert waited >= least
     child = children.get("one")
@@ -104,11 +103,13 @@ async def test_a_child_that_ran_well_for_a_while_starts_from_the_shortest_wait_a
 
 async def test_a_child_that_is_configured_wrong_is_tried_again_seldom(children, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "RESTART_DELAYS", (0.0, 600.0))
-    children.ensure(spec(tmp_path, f"echo $$ >> pids; exit {CONFIG_ERROR}"))
-    children.ensure(spec(tmp_path / "other", "exit 1", name="two", directory=tmp_path))
-    await wait_until(lambda: (child := children.get("two")) and child.restarts >= 1)
-    await wait_until(lambda: (child := children.get("one")) and child.restarts == 1)
-    assert len(pids(tmp_path)) == 1
+    children.ensure(spec(tmp_path, f"exit {CONFIG_ERROR}", name="wrong"))
+    children.ensure(spec(tmp_path, "exit 1", name="unlucky"))
+    wrong, unlucky = children.get("wrong"), children.get("unlucky")
+    assert wrong is not None
+    assert unlucky is not None
+    await wait_until(lambda: wrong.restarts and unlucky.restarts == 2)
+    assert wrong.restarts == 1
 
 
 async def test_a_child_that_cannot_be_started_is_tried_again(children, tmp_path, monkeypatch):
@@ -123,12 +124,10 @@ async def test_a_child_that_cannot_be_started_is_tried_again(children, tmp_path,
 
 async def test_a_child_of_the_same_revision_is_left_alone(children, tmp_path):
     children.ensure(spec(tmp_path, LASTING))
-    first = await started(tmp_path)
+    await started(tmp_path)
+    before = children.get("one")
     children.ensure(spec(tmp_path, LASTING))
-    await asyncio.sleep(0)
-    child = children.get("one")
-    assert child is not None
-    assert child.pid == first
+    assert children.get("one") is before
 
 
 async def test_a_child_of_another_revision_takes_over_while_the_old_one_ends_what_it_does(children, tmp_path):
@@ -205,11 +204,11 @@ asyncio.run(main())
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends a child with its parent")
 async def test_children_die_with_a_supervisor_that_is_killed(tmp_path):
-    supervisor = subprocess.Popen([sys.executable, "-c", SUPERVISOR], cwd=tmp_path)
+    supervisor = await asyncio.create_subprocess_exec(sys.executable, "-c", SUPERVISOR, cwd=tmp_path)
     try:
         child = await started(tmp_path)
         assert alive(child)
     finally:
-        os.kill(supervisor.pid, signal.SIGKILL)
-        supervisor.wait()
+        supervisor.kill()
+        await supervisor.wait()
     await wait_until(lambda: not alive(child))

@@ -39,7 +39,10 @@ def test_reads_whether_tls_is_wanted(text, tls):
 
 @pytest.mark.parametrize("text", [repr, str, "{0.oauth!r} {0.basic!r}".format])
 def test_no_secret_is_in_the_text_of_a_connection(text):
-    for connection in (Connection(ADDRESS, tls=True, oauth=OAUTH), Connection(ADDRESS, tls=True, basic=Basic("u", "pa55"))):
+    for connection in (
+        Connection(ADDRESS, tls=True, oauth=OAUTH),
+        Connection(ADDRESS, tls=True, basic=Basic("u", "pa55")),
+    ):
         assert "s3cr3t" not in text(connection)
         assert "pa55" not in text(connection)
 

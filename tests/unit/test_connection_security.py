@@ -79,9 +79,7 @@ async def serving_tokens(endpoint: TokenEndpoint, authority: trustme.CA) -> Asyn
 
 
 @pytest.fixture
-async def tokens(
-    authority: trustme.CA, ca_file: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[TokenEndpoint]:
+async def tokens(authority: trustme.CA, ca_file: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TokenEndpoint]:
     # The one way to have the token endpoint's private authority trusted: pyzeebe asks it by `requests`.
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", ca_file)
     async with serving_tokens(TokenEndpoint(), authority) as running:

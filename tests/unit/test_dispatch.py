@@ -55,7 +55,8 @@ def test_any_variables_are_spread_whole(variables):
 
 @pytest.mark.parametrize("with_executor", [PACKING, MAPPING])
 @pytest.mark.parametrize(
-    "number", ["9007199254740993", "-9223372036854775808", "18446744073709551615", "0.10000000000000000000000001", "1E400"]
+    "number",
+    ["9007199254740993", "-9223372036854775808", "18446744073709551615", "0.10000000000000000000000001", "1E400"],
 )
 def test_numbers_pass_with_every_digit(with_executor, number):
     assert f'"amount":{number}' in build_variables(task(7), with_executor, f'{{"amount":{number}}}')

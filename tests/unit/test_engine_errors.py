@@ -61,7 +61,9 @@ def test_a_connection_that_broke_is_no_refusal(status, details):
 
 
 def test_an_internal_error_of_the_broker_is_a_refusal():
-    assert type(translated(STATUS.INTERNAL, "Command 'X' rejected with code 'PROCESSING_ERROR'")) is errors.RejectedError
+    assert (
+        type(translated(STATUS.INTERNAL, "Command 'X' rejected with code 'PROCESSING_ERROR'")) is errors.RejectedError
+    )
 
 
 def test_the_message_is_the_engines_own():

@@ -125,7 +125,9 @@ async def test_sending_never_waits_and_drops_the_oldest_hints():
     assert 1 in receiver.flights
 
 
-@pytest.mark.parametrize("line", [b"garbage\n", b"[]\n", b"{}\n", b'{"job": "x", "outcome": 1}\n', b"null\n", b"x" * 100_000])
+@pytest.mark.parametrize(
+    "line", [b"garbage\n", b"[]\n", b"{}\n", b'{"job": "x", "outcome": 1}\n', b"null\n", b"x" * 100_000]
+)
 async def test_what_is_no_hint_ends_the_connection_and_nothing_else(line):
     receiver = Receiver()
     receiver.take(1)

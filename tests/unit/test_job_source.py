@@ -51,7 +51,7 @@ class Consumer:
 
 
 async def fall_behind(consumer: Consumer) -> int:
-    """Offer jobs, some at a time, to a consumer that ends none, until its stream is closed; returns the last one's key."""
+    """Offer jobs to a consumer that ends none until its stream is closed; returns the last one's key."""
     await wait_until(lambda: consumer.streaming)
     offered = 0
 

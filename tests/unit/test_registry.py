@@ -64,7 +64,9 @@ def test_processes_of_any_id_are_kept_apart(tmp_path_factory, first, second):
     assert store.process(first) == process(first, name=first)
 
 
-@pytest.mark.parametrize("process_id", ["../../etc/passwd", ".", "Bestellung prüfen", "x" * 300, "a/b", "ORDERS", "orders"])
+@pytest.mark.parametrize(
+    "process_id", ["../../etc/passwd", ".", "Bestellung prüfen", "x" * 300, "a/b", "ORDERS", "orders"]
+)
 def test_no_process_id_leaves_the_directory(store, process_id):
     store.put_process(process(process_id))
     (written,) = (store.directory / "processes").iterdir()
@@ -151,6 +153,24 @@ def test_finds_a_task_by_process_version_and_element():
     known = registry(processes=[process(version=2)])
     assert known.tasks["orders", 2, "Pay"].element_name == "Pay the order"
     assert ("orders", 1, "Pay") not in known.tasks
+
+
+LISTENED_TO = (
+    RegisteredTask(element_id="Pay", element_type="executionListener", job_type="before"),
+    RegisteredTask(element_id="Pay", element_type="serviceTask", job_type="pay"),
+    RegisteredTask(element_id="Pay", element_type="executionListener", job_type="after"),
+)
+
+
+def test_serves_an_element_and_its_listeners_which_share_an_id():
+    known = registry(processes=[process("orders", *LISTENED_TO)])
+    assert known.job_types == {"before", "pay", "after"}
+    assert known.tasks["orders", 1, "Pay"].job_type == "pay"
+
+
+def test_a_listener_of_an_element_that_makes_no_job_stands_for_it():
+    known = registry(processes=[process("orders", LISTENED_TO[0])])
+    assert known.tasks["orders", 1, "Pay"].job_type == "before"
 
 
 def test_the_latest_version_is_the_highest_one():

@@ -51,9 +51,7 @@ def test_jitter_shortens_by_its_share_at_most():
     assert backoff_delay(jittered, 0, jitter=1) == pytest.approx(7)
 
 
-@given(
-    st.integers(0, 10**6), st.floats(1, 1e6), st.floats(0, 1), st.integers(0, 10**6), st.integers(0, 10**6)
-)
+@given(st.integers(0, 10**6), st.floats(1, 1e6), st.floats(0, 1), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_no_backoff_is_negative_or_longer_than_the_maximum(attempt, multiplier, jitter, initial, maximum):
     backoff = Backoff(
         initial=timedelta(seconds=initial), multiplier=multiplier, maximum=timedelta(seconds=maximum), jitter=jitter
@@ -61,9 +59,7 @@ def test_no_backoff_is_negative_or_longer_than_the_maximum(attempt, multiplier, 
     assert 0 <= backoff_delay(backoff, attempt) <= maximum
 
 
-@pytest.mark.parametrize(
-    ("retries", "retryable", "left"), [(3, True, 2), (1, True, 0), (0, True, 0), (3, False, 0)]
-)
+@pytest.mark.parametrize(("retries", "retryable", "left"), [(3, True, 2), (1, True, 0), (0, True, 0), (3, False, 0)])
 def test_a_failure_uses_up_one_attempt_or_all(retries, retryable, left):
     assert retries_left(retries, Failed("no", retryable=retryable)) == left
 

@@ -156,5 +156,3 @@ async def test_a_task_that_is_gone_when_its_output_is_reported_only_ends_the_tde
     bench = Bench(succeed, outputs=OUTPUTS)
     bench.engine.gone.add(PARENT)
     assert await bench.does(output_job(mapped("completed", {"total": 42}))) == [("complete", TDE + 1, {})]
-
-

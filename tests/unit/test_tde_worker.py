@@ -205,7 +205,9 @@ async def test_a_task_that_starts_at_once_is_not_asked_for():
     assert bench.engine.named("extend") == []
 
 
-@pytest.mark.parametrize("given", [{"late_ms": VERIFY_AFTER_MS + 1}, {"late_ms": -1}, {"tagged": task(PARENT, verify=True)}])
+@pytest.mark.parametrize(
+    "given", [{"late_ms": VERIFY_AFTER_MS + 1}, {"late_ms": -1}, {"tagged": task(PARENT, verify=True)}]
+)
 async def test_a_task_that_may_have_ended_is_asked_for_first(given):
     bench = Bench(succeed)
     commands = await bench.does(dispatched(**given))

@@ -74,20 +74,24 @@ class Registry:
 
     @cached_property
     def tasks(self) -> Mapping[tuple[str, int, str], RegisteredTask]:
-        """Tasks by process id, version and element id."""
-        return {
-            (process.process_id, version.version, task.element_id): task
-            for process in self.processes.values()
-            for version in process.versions.values()
-            for task in version.tasks
-        }
+        """Tasks by process id, version and element id. A listener stands for its element only if nothing else does."""
+        found: dict[tuple[str, int, str], RegisteredTask] = {}
+        for process in self.processes.values():
+            for version in process.versions.values():
+                for task in version.tasks:
+                    key = (process.process_id, version.version, task.element_id)
+                    if key not in found or not task.element_type.endswith("Listener"):
+                        found[key] = task
+        return found
 
     @cached_property
     def job_types(self) -> frozenset[str]:
         """The job types the PDO serves."""
-        known = {task.job_type for task in self.tasks.values() if task.job_type}
-        known |= {job_type for process in self.processes.values() for job_type in process.job_types}
-        known |= set(self.system.pdo.include)
+        known: set[str] = set(self.system.pdo.include)
+        for process in self.processes.values():
+            known |= set(process.job_types)
+            for version in process.versions.values():
+                known |= {task.job_type for task in version.tasks if task.job_type}
         ours = {job_type for job_type in known if job_type.startswith(RESERVED_PREFIX)}
         foreign = {job_type for job_type in known if job_type.startswith(FOREIGN_PREFIXES)}
         foreign -= set(self.system.pdo.include)
