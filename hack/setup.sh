@@ -5,8 +5,8 @@ cd "$(dirname "$0")/.."
 venv=$1
 python=${PYTHON:-python3}
 
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-  echo "ProkOS needs Python 3.11 or newer; '$python' is not. Set PYTHON=/path/to/python3.11" >&2
+if ! "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+  echo "ProkOS needs Python 3.11, 3.12 or 3.13; '$python' is none of them. Set PYTHON=/path/to/python3.11" >&2
   exit 1
 fi
 if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then

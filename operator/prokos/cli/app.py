@@ -64,7 +64,9 @@ def _version(value: bool) -> None:
 def _main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it.")] = False,
 ) -> None:
-    pass
+    from prokos.logs import configure_logging
+
+    configure_logging()
 
 
 @app.command()

@@ -43,7 +43,11 @@ def apply_manifests(paths: Sequence[Path], state: Path | None) -> int:
         target = _applied_file(directory, resource)
         existed = target.exists()
         temporary = target.with_suffix(".new")
-        temporary.write_text(_to_yaml(located))
+        try:
+            temporary.write_text(_to_yaml(located))
+        except UnicodeDecodeError:
+            print_error(f"{located.file}: the BPMN is not encoded in UTF-8, which is all that apply can take")
+            return INVALID
         temporary.replace(target)
         print_note(f"{resource.kind} {resource.metadata.name} {'configured' if existed else 'created'}")
     return 0

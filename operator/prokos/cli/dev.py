@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prokos.cli.output import FAILED, INVALID, OutputFormat, print_error, print_note, print_problems, print_rows
+from prokos.cli.output import (
+    FAILED,
+    INVALID,
+    OutputFormat,
+    describe,
+    print_error,
+    print_note,
+    print_problems,
+    print_rows,
+)
 from prokos.cli.run import print_result, run_and_watch
 from prokos.cli.running import get_json
 from prokos.cli.status import task_row
@@ -90,9 +99,11 @@ async def _main(options: DevOptions, state: StateDirectory) -> int:
 def _say_what_runs(system: System) -> None:
     desired = system.home.desired()
     for problem in system.home.problems:
-        print_note(f"{problem.severity}: {problem}")
+        print_note(describe(problem))
     for (kind, name), message in sorted(system.kernel.steps.refusals.items()):
         print_note(f"refused: {kind} {name}: {message}")
+    for name, worker in system.lacking().items():
+        print_note(f"executor {name} has no running worker, and is tried again: {worker.message}")
     print_note(
         f"ready: {len(desired.executors)} executors, {len(desired.processes)} processes; state in {system.state.root}"
     )

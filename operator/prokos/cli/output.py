@@ -85,4 +85,9 @@ def print_note(message: str) -> None:
 def print_problems(problems: Iterable[Problem]) -> None:
     """One line each, on standard error."""
     for problem in problems:
-        sys.stderr.write(f"{problem.severity}: {problem}\n")
+        sys.stderr.write(f"{describe(problem)}\n")
+
+
+def describe(problem: Problem) -> str:
+    """A problem in one line that begins with its severity."""
+    return f"{problem}" if problem.severity == "warning" else f"error: {problem}"

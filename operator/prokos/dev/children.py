@@ -44,6 +44,8 @@ class ChildSpec:
     """The process is replaced when this changes."""
     grace: float = 25.0
     """Seconds it has to end after SIGTERM."""
+    ready_file: Path | None = None
+    """A file the process makes when it has begun its work; without it the process counts as ready at once."""
 
 
 @dataclass(slots=True)
@@ -59,8 +61,8 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether there is a process."""
-        return self.pid is not None
+        """Whether there is a process, and it has begun its work."""
+        return self.pid is not None and (self.spec.ready_file is None or self.spec.ready_file.exists())
 
 
 class Children:
@@ -136,6 +138,8 @@ async def _keep(child: Child) -> None:
 async def _run(child: Child) -> int:
     spec = child.spec
     spec.log_file.parent.mkdir(parents=True, exist_ok=True)
+    if spec.ready_file is not None:
+        spec.ready_file.unlink(missing_ok=True)
     with spec.log_file.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *tethered(spec.argv),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prokos.dev.state import StateDirectory
     from prokos.processes import Definition
     from prokos.resources.base import Model
+    from prokos.resources.loaded import Located
     from prokos.resources.problems import Problem
 
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -70,7 +71,7 @@ class EmbeddedHome:
             loaded = checked.loaded
             self._desired = Desired(
                 system=next((system.spec for system in loaded.only(ProkOS)), ProkOSSpec()),
-                executors={executor.metadata.name: executor for executor in loaded.only(TaskExecutor)},
+                executors={at.resource.metadata.name: located_executor(at) for at in loaded.of(TaskExecutor)},
                 processes={process.name: process for process in map(_desired_process, checked.definitions)},
                 routes=tuple(loaded.only(TaskRoute)),
             )
@@ -94,6 +95,7 @@ class EmbeddedHome:
     def _worker_spec(self, name: str, deployment: WorkerDeployment) -> ChildSpec:
         document = self.state.run / f"{deployment.name}-{deployment.revision}.json"
         document.write_text(deployment.document)
+        ready_file = self.state.run / f"{name.replace('/', '-')}-{deployment.revision}.ready"
         work = self.state.work(deployment.name)
         work.mkdir(parents=True, exist_ok=True)
         environment = {
@@ -102,6 +104,7 @@ class EmbeddedHome:
             **{name: os.environ[name] for name in deployment.secret_environment if name in os.environ},
             "PROKOS_EXECUTOR_FILE": str(document),
             "PROKOS_WORKDIR": str(work),
+            "PROKOS_READY_FILE": str(ready_file),
         }
         return ChildSpec(
             name=name,
@@ -110,6 +113,7 @@ class EmbeddedHome:
             directory=work,
             log_file=self.state.logs / f"{deployment.name}.log",
             revision=deployment.revision,
+            ready_file=ready_file,
         )
 
     def _worker_names(self, executor: str) -> set[str]:
@@ -178,6 +182,16 @@ class EmbeddedHome:
         """Age of each shard's last beat in seconds."""
         status = await fetch_json(f"http://{self.ports.pdo}/status") or {}
         return {shard["shard"]: status["now"] - shard["at"] for shard in status.get("shards", [])}
+
+
+def located_executor(at: Located[TaskExecutor]) -> TaskExecutor:
+    """An executor whose `spec.python.path`, which is relative to its manifest, is absolute."""
+    spec = at.resource.spec
+    if spec.python is None or spec.python.path is None:
+        return at.resource
+    path = str((at.file.parent / spec.python.path).resolve())
+    python = spec.python.model_copy(update={"path": path})
+    return at.resource.model_copy(update={"spec": spec.model_copy(update={"python": python})})
 
 
 def _desired_process(definition: Definition) -> DesiredProcess:

@@ -22,7 +22,7 @@ from prokos.engine import Connection, EngineClient, EngineError
 from prokos.engine.connection import from_resource
 from prokos.engine.distribution import no_progress
 from prokos.engine.embedded import EmbeddedEngine, EmbeddedSettings
-from prokos.kernel import Kernel
+from prokos.kernel import Kernel, WorkerState
 from prokos.kernel.plan import plan_changes
 from prokos.registry import FileRegistry
 from prokos.resources.system import EmbeddedEngine as EmbeddedSpec
@@ -70,7 +70,7 @@ class System:
     runtime: Runtime
 
     async def wait_booted(self, timeout: float = READY_TIMEOUT) -> None:
-        """Wait until everything desired is registered or refused, and all workers run.
+        """Wait until everything desired is registered or refused, and each worker runs or has ended once.
 
         Raises:
             BootError: That took too long.
@@ -80,12 +80,18 @@ class System:
                 await self.kernel.steps.booted.wait()
                 # A boot that an earlier kernel began registers what was desired then.
                 await self.kernel.follow()
-                while not (self._registered() and self._workers_run() and await self.home.beats()):
+                while not (self._registered() and self._workers_tried() and await self.home.beats()):
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            missing = [name for name in self.home.desired().executors if not self.home.worker_state(name).running]
-            what = f"no workers of {', '.join(missing)}" if missing else "the boot process has not ended"
+            waiting = self.lacking()
+            what = f"no workers of {', '.join(waiting)}" if waiting else "the boot process has not ended"
             raise BootError(f"not ready after {timeout:g} s: {what}; see {self.state.logs}") from None
+
+    def lacking(self) -> dict[str, WorkerState]:
+        """Executors that are not refused and have fewer workers than they should."""
+        refused = {name for kind, name in self.kernel.steps.refusals if kind == "TaskExecutor"}
+        states = {name: self.home.worker_state(name) for name in self.home.desired().executors if name not in refused}
+        return {name: state for name, state in states.items() if state.running < state.wanted}
 
     def _registered(self) -> bool:
         pending = plan_changes(self.home.desired(), self.kernel.store.load())
@@ -93,10 +99,8 @@ class System:
         names |= {("ProcessDefinition", name) for name in pending.processes}
         return names <= set(self.kernel.steps.refusals)
 
-    def _workers_run(self) -> bool:
-        refused = {name for kind, name in self.kernel.steps.refusals if kind == "TaskExecutor"}
-        states = (self.home.worker_state(name) for name in self.home.desired().executors if name not in refused)
-        return all(state.running >= state.wanted for state in states)
+    def _workers_tried(self) -> bool:
+        return all(state.restarts for state in self.lacking().values())
 
 
 @asynccontextmanager
@@ -206,8 +210,10 @@ async def _watch(kernel: Kernel, home: EmbeddedHome, say: Callable[[str], None])
     """Follow the manifests; wrong ones change nothing, and are said."""
     from watchfiles import awatch
 
-    paths = [path for path in home.manifests if path.exists()]
-    async for _ in awatch(*paths, watch_filter=is_manifest, step=100, recursive=True):
+    # An editor may replace a file, which ends the watch of the file itself but not that of its directory.
+    directories = {path if path.is_dir() else path.parent for path in home.manifests if path.exists()}
+    engine = home.desired().system.engine
+    async for _ in awatch(*directories, watch_filter=is_manifest, step=100, recursive=True):
         problems = home.reload()
         errors = [problem for problem in problems if problem.severity == "error"]
         for problem in errors:
@@ -215,6 +221,9 @@ async def _watch(kernel: Kernel, home: EmbeddedHome, say: Callable[[str], None])
         if errors:
             say("the manifests have errors; what runs stays as it is")
             continue
+        if home.desired().system.engine != engine:
+            engine = home.desired().system.engine
+            say("spec.engine has changed; the next start takes it")
         try:
             await kernel.follow()
         except EngineError as error:
@@ -223,7 +232,7 @@ async def _watch(kernel: Kernel, home: EmbeddedHome, say: Callable[[str], None])
 
 def is_manifest(_: object, path: str) -> bool:
     """Whether a changed file may matter."""
-    return path.endswith((".yaml", ".yml", ".bpmn", ".py", ".sh", ".sql"))
+    return path.endswith((".yaml", ".yml", ".bpmn"))
 
 
 @asynccontextmanager

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 COMMAND_TIMEOUT = 15.0
 """Seconds a single attempt of a command may take; the gateway itself gives up after 15 s."""
 
-DEFAULT_TENANT = "<default>"
-
 
 @dataclass(frozen=True, slots=True)
 class DeployedProcess:
@@ -317,10 +315,6 @@ class EngineClient:
         """
         request = pb.UpdateJobTimeoutRequest(jobKey=key, timeout=int(lease * 1000))
         await self._call(self._gateway.UpdateJobTimeout, request)
-
-    async def update_retries(self, key: int, retries: int) -> None:
-        """Set the attempts a job has left."""
-        await self._call(self._gateway.UpdateJobRetries, pb.UpdateJobRetriesRequest(jobKey=key, retries=retries))
 
     async def restart_element(self, instance_key: int, element_id: str, element_instance_key: int) -> None:
         """Terminate an element instance, with its incident, and activate the element anew."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import tenacity
 
 from prokos.engine.errors import BackpressureError, EngineError, EngineUnavailableError
 
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     T = TypeVar("T")
-
-MAX_DOUBLINGS = 30
-"""Back-offs double no more often than this, so that a wait of days does not overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +38,16 @@ class RetryPolicy:
         transient: tuple[type[EngineError], ...] = (BackpressureError,)
         if idempotent:
             transient += (EngineUnavailableError,)
-        give_up = None if self.patience is None else time.monotonic() + self.patience
-        attempt = 0
-        while True:
-            try:
-                return await command()
-            except transient:
-                if give_up is not None and time.monotonic() >= give_up:
-                    raise
-            await asyncio.sleep(self.delay(attempt, random.random()))  # noqa: S311 - spreads load, guards nothing
-            attempt += 1
-
-    def delay(self, attempt: int, jitter: float) -> float:
-        """Seconds to wait after a failed attempt.
-
-        Args:
-            attempt: 0 for the first attempt.
-            jitter: Between 0 and 1: the share of the full back-off to wait.
-        """
-        return jitter * min(self.maximum, self.initial * 2.0 ** min(attempt, MAX_DOUBLINGS))
+        try:
+            # The rule is that the first attempt succeeds; the retrying machinery is only paid for after it failed.
+            return await command()
+        except transient:
+            if self.patience == 0:
+                raise
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(transient),
+            wait=tenacity.wait_random_exponential(multiplier=self.initial, max=self.maximum),
+            stop=tenacity.stop_never if self.patience is None else tenacity.stop_after_delay(self.patience),
+            reraise=True,
+        )
+        return await retrying(command)

@@ -11,6 +11,7 @@ import structlog
 
 from prokos.engine import StepRunner
 from prokos.kernel.plan import plan_changes
+from prokos.kernel.routes import keep_routes
 from prokos.kernel.steps import KernelSteps
 from prokos.processes import kernel_processes
 
@@ -58,8 +59,8 @@ class Kernel:
         if desired.system != registry.system:
             self.store.put_system(desired.system)
             await self.home.ensure_pdo()
-        for route in desired.routes:
-            self.store.put_route(route)
+        keep_routes(self.store, desired.routes)
+        self.steps.forget_refusals(desired)
         plan = plan_changes(desired, registry)
         for name in plan.executors:
             await self.client.publish_message(EXECUTOR_CHANGED, name, {"executor": name}, ttl=CHANGE_KEPT)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from prokos.engine import DeployedProcess, EngineUnavailableError, RejectedError, StepRefusedError
-from prokos.kernel.plan import late_shards, plan_boot, register_version, unwell
+from prokos.engine import (
+    DeployedProcess,
+    EngineUnavailableError,
+    NotFoundError,
+    RejectedError,
+    StepRefusedError,
+)
+from prokos.kernel.plan import late_shards, newest_elements, plan_boot, register_version, unwell
+from prokos.kernel.routes import keep_routes
 from prokos.pdo.beat import BEAT_MESSAGE
 from prokos.processes import render_tde
-from prokos.resources.names import tde_process_id
+from prokos.resources.names import tde_job_type, tde_process_id
 from prokos.router import Decision, Element, decide, to_route
 
 if TYPE_CHECKING:
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
     from prokos.engine import EngineClient, Job
     from prokos.engine.steps import Step
     from prokos.kernel.home import Desired, DesiredProcess, Home, Kind
-    from prokos.registry import FileRegistry, RegisteredProcess, Registry
+    from prokos.registry import FileRegistry
     from prokos.resources import TaskExecutor
 
 REFUSED = "REGISTRATION_REFUSED"
@@ -74,28 +82,29 @@ class KernelSteps:
             prefix + "health-again": self.health_again,
         }
 
+    def forget_refusals(self, desired: Desired) -> None:
+        """Drop the refusals of resources that are no longer there."""
+        present = {"TaskExecutor": desired.executors, "ProcessDefinition": desired.processes}
+        for kind, name in list(self.refusals):
+            if name not in present[kind]:
+                del self.refusals[kind, name]
+
     # --- boot -------------------------------------------------------------------------------------------------
 
     async def check_engine(self, _: Job) -> dict[str, Any]:
         """The engine has a leader for every partition; until then the process waits here."""
         topology = await self.client.topology()
         if not topology.ready:
-            raise EngineUnavailableError(
-                f"{topology.leaders} of {topology.partitions} partitions have a leader"
-            )
+            raise EngineUnavailableError(f"{topology.leaders} of {topology.partitions} partitions have a leader")
         return {"engine": asdict(topology)}
 
     async def plan_registrations(self, _: Job) -> dict[str, Any]:
         """Everything that is desired or was registered before."""
         desired = self.home.desired()
         self.store.put_system(desired.system)
-        self._keep_routes(desired)
+        keep_routes(self.store, desired.routes)
         plan = plan_boot(desired, self.store.load())
         return {"executors": plan.executors, "processes": plan.processes}
-
-    def _keep_routes(self, desired: Desired) -> None:
-        for route in desired.routes:
-            self.store.put_route(route)
 
     async def start_pdo(self, _: Job) -> dict[str, Any]:
         """The PDO runs, and every shard's heart beats. A heart that beats already is not disturbed."""
@@ -142,27 +151,35 @@ class KernelSteps:
 
     async def start_workers(self, job: Job) -> None:
         """The executor's workers run as it says."""
-        await self.home.ensure_workers(self._executor(job))
+        # One that was removed meanwhile has a registration of its own coming, which undoes this one.
+        if executor := self.home.desired().executors.get(job.variables["executor"]):
+            await self.home.ensure_workers(executor)
 
     async def record_executor(self, job: Job) -> None:
         """The PDO may dispatch to it; what its rules say of known processes is written down."""
-        executor = self._executor(job)
+        executor = self.home.desired().executors.get(job.variables["executor"])
+        if executor is None:
+            return
         self.store.put_executor(executor)
         self.refusals.pop(("TaskExecutor", executor.metadata.name), None)
-        registry = self.store.load()
-        for process in registry.processes.values():
-            self._record_routes(process, registry)
+        self._record_rules()
         log.info("executor registered", executor=executor.metadata.name)
 
     async def stop_workers(self, job: Job) -> None:
-        """Workers end what they do and are gone."""
-        await self.home.remove_workers(job.variables["executor"])
+        """Workers end what they do and are gone; TDEs that wait for one are cancelled, their tasks offered again."""
+        name = job.variables["executor"]
+        await self.home.remove_workers(name)
+        while waiting := await self.client.activate_jobs(tde_job_type(name), worker="kernel", limit=100, lease=30):
+            for tde in waiting:
+                with contextlib.suppress(NotFoundError):
+                    await self.client.cancel_instance(tde.process_instance_key)
 
     async def forget_executor(self, job: Job) -> None:
         """The PDO no longer dispatches to it."""
         name = job.variables["executor"]
         self.store.remove_executor(name)
         self.refusals.pop(("TaskExecutor", name), None)
+        self._record_rules()
         log.info("executor removed", executor=name)
 
     # --- processes --------------------------------------------------------------------------------------------
@@ -186,14 +203,17 @@ class KernelSteps:
 
     async def plan_routes(self, job: Job) -> dict[str, Any]:
         """What the rules say of each task, for people to see; the rest is decided when the first task comes."""
-        process = self._process(job)
+        process = self.home.desired().processes.get(job.variables["process"])
+        if process is None:
+            return {"routes": {}}
         registry = self.store.load()
+        versions = {item["process_id"]: item["version"] for item in job.variables["deployed"]}
         plan: dict[str, str] = {}
         for definition in process.file.processes:
             for task in definition.tasks:
                 element = Element(
                     process=definition.process_id,
-                    version=1,
+                    version=versions[definition.process_id],
                     element=task.element_id,
                     job_type=task.job_type or "",
                     headers=tuple(sorted(task.headers.items())),
@@ -204,33 +224,31 @@ class KernelSteps:
 
     async def record_process(self, job: Job) -> None:
         """The PDO serves its job types from the next beat on."""
-        process = self._process(job)
+        process = self.home.desired().processes.get(job.variables["process"])
+        if process is None:
+            return
         deployed = {item["process_id"]: DeployedProcess(**item) for item in job.variables["deployed"]}
         for definition in process.file.processes:
             known = self.store.process(definition.process_id)
             record = register_version(definition, process, deployed[definition.process_id], known)
             self.store.put_process(record)
-            self._record_routes(record, self.store.load())
+        self._record_rules()
         self.refusals.pop(("ProcessDefinition", process.name), None)
         log.info("process registered", process=process.name, versions={k: v.version for k, v in deployed.items()})
 
-    def _record_routes(self, process: RegisteredProcess, registry: Registry) -> None:
-        version = process.latest
-        if version is None:
-            return
-        for task in version.tasks:
-            element = Element(
-                process=process.process_id,
-                version=version.version,
-                element=task.element_id,
-                job_type=task.job_type or "",
-                name=task.element_name,
-                documentation=task.documentation,
-                headers=tuple(sorted(task.headers.items())),
-            )
-            outcome = decide(element, registry)
-            if isinstance(outcome, Decision) and outcome.source in {"header", "rule"}:
-                self.store.put_route(to_route(element, outcome))
+    def _record_rules(self) -> None:
+        """Write down what the rules say of every task of the newest versions, in place of what they said before."""
+        registry = self.store.load()
+        kept = {route.metadata.name: route for route in registry.routes if route.spec.source == "rule"}
+        for process in registry.processes.values():
+            for element in newest_elements(process):
+                outcome = decide(element, registry)
+                if isinstance(outcome, Decision) and outcome.source in {"header", "rule"}:
+                    route = to_route(element, outcome)
+                    if kept.pop(route.metadata.name, None) != route:
+                        self.store.put_route(route)
+        for name in kept:
+            self.store.remove_route(name)
 
     async def forget_process(self, job: Job) -> None:
         """The process is retired: instances that still run are served to their end."""

@@ -64,7 +64,7 @@ async def serve(registry: Path, status_address: str, hints_address: str) -> None
         log.info("PDO started", worker=pdo.worker, shards=pdo.settings.shards, status=status_address)
         work = [
             asyncio.create_task(side)
-            for side in (beats.run(), routes.run(), pdo.flights.keep_leases(), pdo.stop_idle_shards())
+            for side in (beats.run(), routes.run(), pdo.flights.expire(), pdo.stop_idle_shards())
         ]
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,9 @@
-"""Tasks that were taken and have not ended: their slots, their leases.
+"""Tasks that were taken and have not ended: what holds the slots of a job type.
 
-A slot is given back when the worker's hint says that the task has ended, or when the engine says so as the lease
-is renewed. Nothing else depends on the hints.
+A slot is given back when a worker's hint says that the task has ended, or else when the lease under which the task was
+taken is over. By then its TDE runs and its worker keeps the lease, or it still waits for a worker: then the engine
+offers the task again, its start is published again, and the engine drops that start if the first one has arrived. So a
+start that was lost costs one lease, and nothing depends on a hint.
 """
 
 from __future__ import annotations
@@ -11,31 +13,22 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import structlog
-
-from prokos.engine import EngineError, NotFoundError, RejectedError
-
 if TYPE_CHECKING:
-    from prokos.engine import EngineClient, Slots
+    from prokos.engine import Slots
     from prokos.pdo.journal import Journal
     from prokos.tde import TaggedTask
 
-log = structlog.get_logger(__name__)
-
-KEEP_TICK = 1.0
-"""Seconds between looks for leases that need renewal."""
-
-KEEP_CONCURRENCY = 16
-"""Renewals under way at a time."""
+TICK = 1.0
+"""Seconds between looks for tasks whose lease is over."""
 
 
 @dataclass(slots=True)
 class Flight:
-    """One task; `renew_at` is on the monotonic clock."""
+    """One task; `until` is on the monotonic clock."""
 
     task: TaggedTask
     slots: Slots
-    renew_at: float
+    until: float
     executor: str = ""
     """Empty while its route is decided."""
 
@@ -43,8 +36,7 @@ class Flight:
 class InFlight:
     """The tasks this PDO has in flight."""
 
-    def __init__(self, client: EngineClient, journal: Journal, lease: float) -> None:
-        self._client = client
+    def __init__(self, journal: Journal, lease: float) -> None:
         self._journal = journal
         self._lease = lease
         self._flights: dict[int, Flight] = {}
@@ -65,7 +57,7 @@ class InFlight:
     def add(self, task: TaggedTask, slots: Slots) -> None:
         """Take over a task and its slot. A task the engine offered again, its lease over, keeps one slot."""
         self.remove(task.job_key)
-        self._flights[task.job_key] = Flight(task, slots, time.monotonic() + self._lease / 2)
+        self._flights[task.job_key] = Flight(task, slots, time.monotonic() + self._lease)
 
     def holds(self, task: TaggedTask) -> bool:
         """Whether this very activation of a task is in flight: it has not ended, and was not offered again since."""
@@ -85,31 +77,20 @@ class InFlight:
         flight.slots.release()
         return True
 
-    def ended(self, job_key: int, outcome: str, message: str) -> None:
-        """A worker says that a task has ended."""
-        if self.remove(job_key):
-            self._journal.update(job_key, outcome, message=message)
+    def ended(self, job_key: int, retries: int, outcome: str, message: str) -> None:
+        """A worker says that an attempt has ended; the next one, with fewer retries, may be in flight already."""
+        flight = self._flights.get(job_key)
+        if flight is not None and flight.task.retries == retries:
+            self.remove(job_key)
+        self._journal.ended(job_key, retries, outcome, message)
 
-    async def keep_leases(self, tick: float = KEEP_TICK) -> None:
-        """Renew leases until cancelled, looking every `tick` seconds for those that are due."""
-        limit = asyncio.Semaphore(KEEP_CONCURRENCY)
+    def drop_expired(self, now: float) -> None:
+        """Give back the slots of tasks whose lease is over; `now` is on the monotonic clock."""
+        for key in [key for key, flight in self._flights.items() if flight.until <= now]:
+            self.remove(key)
+
+    async def expire(self, tick: float = TICK) -> None:
+        """Drop expired tasks every `tick` seconds until cancelled."""
         while True:
             await asyncio.sleep(tick)
-            now = time.monotonic()
-            due = [flight for flight in self._flights.values() if flight.renew_at <= now]
-            await asyncio.gather(*(self._renew(flight, limit) for flight in due))
-
-    async def _renew(self, flight: Flight, limit: asyncio.Semaphore) -> None:
-        key = flight.task.job_key
-        async with limit:
-            if self._flights.get(key) is not flight:
-                return
-            flight.renew_at = time.monotonic() + self._lease / 2
-            try:
-                await self._client.extend_lease(key, self._lease)
-            except (NotFoundError, RejectedError):
-                # Ended, cancelled or waiting for its next attempt: in any case no longer in flight.
-                if self._flights.get(key) is flight:
-                    self.ended(key, "ended", "")
-            except EngineError as error:
-                log.warning("cannot renew a task's lease", job=key, error=str(error))
+            self.drop_expired(time.monotonic())

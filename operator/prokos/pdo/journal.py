@@ -76,6 +76,14 @@ class Journal:
         if state not in {"tagged", "routing", "dispatched"}:
             entry.ended = time.time()
 
+    def ended(self, job_key: int, retries: int, state: str, message: str) -> None:
+        """An attempt has ended; a later one of the same task is not meant."""
+        entry = self._entries.get(job_key)
+        if entry is None or entry.task.retries == retries:
+            self.update(job_key, state, message=message)
+        else:
+            self.counts[state] += 1
+
     def latest(self, limit: int) -> list[dict[str, Any]]:
         """The newest tasks, newest first."""
         entries = list(self._entries.values())[-limit:] if limit > 0 else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,9 @@ DISPATCH_CONCURRENCY = 64
 ASK_AGAIN = 10.0
 """Seconds after which a route that tasks still wait for is requested again: a request, or its outcome, may be lost."""
 
+TAKEN_KEPT = 50_000
+"""Jobs whose keys are remembered, to know one that is offered again. They take about 8 MB."""
+
 SHARD_KEPT = 15.0
 """Seconds a shard is scanned after its last beat here: its next beat may be served by another replica."""
 
@@ -52,7 +56,9 @@ class _Shard:
     """The job types this PDO scans for one shard."""
 
     scanned_until: float
-    beat: int = 0
+    alone_since: float
+    """Since when no other replica has served a beat of this shard; times are on the monotonic clock."""
+    beat: int = -1
     scans: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
 
@@ -69,11 +75,13 @@ class Pdo:
         self.settings = self.registry.system.pdo
         self.lease = self.settings.lease.total_seconds()
         self.journal = Journal()
-        self.flights = InFlight(client, self.journal, self.lease)
+        self.flights = InFlight(self.journal, self.lease)
         self.shards: dict[int, _Shard] = {}
         self._routes: dict[Element, tuple[Decision | Refused, float | None]] = {}
         self._waiting: dict[Element, list[_Waiting]] = {}
         self._requested: dict[Element, float] = {}
+        self._taken: OrderedDict[int, None] = OrderedDict()
+        """Keys of the jobs taken lately, oldest first."""
         self._limit = asyncio.Semaphore(DISPATCH_CONCURRENCY)
         self._dispatches: set[asyncio.Task[None]] = set()
 
@@ -99,8 +107,11 @@ class Pdo:
         """A beat of a shard is served here: scan its job types, from now until beats stop coming."""
         self.reload()
         self._ask_again()
-        state = self.shards.setdefault(shard, _Shard(0.0))
-        state.scanned_until = time.monotonic() + self.settings.beat_interval.total_seconds() + SHARD_KEPT
+        now = time.monotonic()
+        state = self.shards.setdefault(shard, _Shard(now, now))
+        state.scanned_until = now + self.settings.beat_interval.total_seconds() + SHARD_KEPT
+        if number not in {state.beat, state.beat + 1}:
+            state.alone_since = now
         state.beat = number
         self._follow(shard, state)
         return state
@@ -149,7 +160,7 @@ class Pdo:
 
         async def take(job: Job) -> None:
             await self._limit.acquire()
-            self._start(self._handle(job, slots, state.beat)).add_done_callback(lambda _: self._limit.release())
+            self._start(self._handle(job, slots, state)).add_done_callback(lambda _: self._limit.release())
 
         await source.run(take)
 
@@ -166,17 +177,28 @@ class Pdo:
 
     # --- tag, route, dispatch ---------------------------------------------------------------------------------
 
-    async def _handle(self, job: Job, slots: Slots, beat: int) -> None:
-        task = tag(job, self.registry, self.lease)
+    async def _handle(self, job: Job, slots: Slots, state: _Shard) -> None:
+        task = tag(job, self.registry, self.lease, verify=self._may_have_started(job, state))
         # From here on the task is ours. Its lease is kept, also while its route is decided.
         self.flights.add(task, slots)
-        self.journal.seen(task, beat)
+        self._taken[job.key] = None
+        if len(self._taken) > TAKEN_KEPT:
+            self._taken.popitem(last=False)
+        self.journal.seen(task, state.beat)
         element = element_of(job, self.registry)
         outcome = self._route(element)
         if outcome is None:
             await self._await_route(element, _Waiting(job, task))
         else:
             await self._proceed(job, task, outcome)
+
+    def _may_have_started(self, job: Job, state: _Shard) -> bool:
+        """Whether a TDE of this task may have been started before: by us, or by a replica that is or was there.
+
+        A replica shows itself by beats that are missing here; what one that died had taken is offered again within
+        a lease.
+        """
+        return job.key in self._taken or time.monotonic() - state.alone_since < self.lease + SHARD_KEPT
 
     async def _proceed(self, job: Job, task: TaggedTask, outcome: Decision | Refused) -> None:
         try:

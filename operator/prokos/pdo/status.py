@@ -58,7 +58,8 @@ async def receive_hints(pdo: Pdo, reader: asyncio.StreamReader, writer: asyncio.
     try:
         while line := await reader.readline():
             hint = json.loads(line)
-            pdo.flights.ended(int(hint["job"]), str(hint["outcome"]), str(hint.get("message", "")))
+            outcome, message = str(hint["outcome"]), str(hint.get("message", ""))
+            pdo.flights.ended(int(hint["job"]), int(hint["retries"]), outcome, message)
     except (ValueError, KeyError, TypeError, ConnectionError) as error:
         log.warning("hint connection closed", error=str(error))
     except asyncio.CancelledError:

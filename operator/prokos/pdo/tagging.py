@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from prokos.registry import Registry
 
 
-def tag(job: Job, registry: Registry, lease: float) -> TaggedTask:
+def tag(job: Job, registry: Registry, lease: float, *, verify: bool = False) -> TaggedTask:
     """Say which process, instance and element a job belongs to.
 
     Args:
         job: An activated job.
         registry: What is known of the process; a process that is not registered is tagged by its ids alone.
         lease: Seconds for which the job was activated.
+        verify: Whether a TDE of this task may have been started before.
     """
     known = registry.tasks.get((job.process_id, job.process_version, job.element_id))
     return TaggedTask(
@@ -36,6 +37,7 @@ def tag(job: Job, registry: Registry, lease: float) -> TaggedTask:
         deadline=job.deadline,
         lease=int(lease * 1000),
         tenant_id=job.tenant_id,
+        verify=verify,
     )
 
 

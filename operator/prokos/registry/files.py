@@ -114,7 +114,7 @@ class FileRegistry:
         except FileNotFoundError:
             return None
         except (ValidationError, yaml.YAMLError, ValueError, OSError) as error:
-            log.error("registry document is not readable and is left out", file=str(path), error=str(error))  # noqa: TRY400
+            log.error("registry document is not readable and is left out", file=str(path), error=str(error))
             return None
 
 

@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from prokos.resources.base import Model
+from prokos.resources.names import is_foreign_job_type, is_reserved_job_type
 from prokos.resources.system import ProkOSSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from prokos.resources import TaskExecutor, TaskRoute
-
-RESERVED_PREFIX = "prokos."
-"""Job types of ProkOS itself."""
-
-FOREIGN_PREFIXES = ("io.camunda:", "io.camunda.")
-"""Job types of Camunda's own workers: connectors, job-based user tasks."""
 
 DEFAULT_RETRIES = 3
 """Attempts of a task that does not say; the engine's default."""
@@ -92,7 +87,7 @@ class Registry:
             known |= set(process.job_types)
             for version in process.versions.values():
                 known |= {task.job_type for task in version.tasks if task.job_type}
-        ours = {job_type for job_type in known if job_type.startswith(RESERVED_PREFIX)}
-        foreign = {job_type for job_type in known if job_type.startswith(FOREIGN_PREFIXES)}
+        ours = {job_type for job_type in known if is_reserved_job_type(job_type)}
+        foreign = {job_type for job_type in known if is_foreign_job_type(job_type)}
         foreign -= set(self.system.pdo.include)
         return frozenset(known - ours - foreign - set(self.system.pdo.exclude))

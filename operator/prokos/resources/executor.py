@@ -16,6 +16,10 @@ ExecutorType = Literal["script", "http", "sql", "python"]
 SecretName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 
 
+RESERVED_NAMES = frozenset({"engine", "kernel", "pdo", "router", "none"})
+"""Names no executor may have: those of the system's own parts, and the router model's word for no executor."""
+
+
 class AcceptRule(Model):
     """A task is accepted when every field that is set equals the task's."""
 
@@ -43,10 +47,16 @@ class FeelMapping(Model):
 class Backoff(Model):
     """How long a failed task waits before its next attempt. The task itself says how many attempts it has."""
 
-    initial: Duration = timedelta(seconds=1)
+    initial: Duration = Field(timedelta(seconds=1), ge=timedelta())
     multiplier: float = Field(2.0, ge=1, description="1 is a fixed back-off, 2 doubles it each time.")
     maximum: Duration = timedelta(minutes=5)
     jitter: float = Field(0.2, ge=0, le=1, description="Share of the delay that is random.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.initial > self.maximum:
+            raise ValueError(f"initial ({self.initial}) is longer than maximum ({self.maximum})")
+        return self
 
 
 class Scaling(Model):
@@ -96,7 +106,7 @@ class ScriptSettings(Model):
     )
     source: str | None = Field(None, description="The script's text, for `language`.")
     command: list[str] | None = Field(
-        None, min_length=1, description="Program and arguments, instead of a script; runs in the manifest's directory."
+        None, min_length=1, description="Program and arguments, instead of a script; runs in the executor's work directory."
     )
     env: dict[str, str] = Field(
         default_factory=dict, description="Environment variables; the worker's own are not passed on."
@@ -327,7 +337,7 @@ class TaskExecutorSpec(Model):
     inputs: list[FeelMapping] = Field(default_factory=list)
     outputs: list[FeelMapping] = Field(default_factory=list)
     backoff: Backoff = Field(default_factory=Backoff)
-    timeout: Duration = Field(timedelta(seconds=60), description="Longest execution of one attempt.")
+    timeout: Duration = Field(timedelta(seconds=60), gt=timedelta(), description="Longest execution of one attempt.")
     concurrency: int = Field(4, ge=1, le=256, description="Tasks one worker runs at a time.")
     scaling: Scaling = Field(default_factory=Scaling)
     secrets: list[Secret] = Field(default_factory=list)
@@ -357,3 +367,9 @@ class TaskExecutor(Model):
     metadata: Metadata
     spec: TaskExecutorSpec
     status: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> Self:
+        if self.metadata.name in RESERVED_NAMES:
+            raise ValueError(f"metadata.name {self.metadata.name!r} is the name of a part of ProkOS; choose another")
+        return self

@@ -70,7 +70,7 @@ class EmbeddedEngine(Model):
     """The Camunda broker as a child process of `prokos dev`."""
 
     version: str = Field("8.6.0", description="Version of the distribution to install.")
-    heap: str = Field("512m", pattern=r"^\d+[mg]$", description="Java heap.")
+    heap: str = Field("512m", pattern=r"^[1-9]\d*[mg]$", description="Java heap.")
 
 
 class EngineSettings(Model):
@@ -90,12 +90,21 @@ class PdoSettings(Model):
     """The heartbeat and its bounds."""
 
     shards: int = Field(1, ge=1, le=64, description="Parallel heartbeats; job types are spread over them.")
-    beat_interval: Duration = Field(timedelta(seconds=1), description="Length of one beat.")
+    beat_interval: Duration = Field(
+        timedelta(seconds=1),
+        ge=timedelta(milliseconds=100),
+        le=timedelta(seconds=5),
+        description="Length of one beat, 100ms to 5s: the watchdog restarts a heartbeat that is 8 s late.",
+    )
     scan_interval: Duration = Field(
-        timedelta(seconds=5), description="How often each job type is polled, beside its stream."
+        timedelta(seconds=5),
+        ge=timedelta(milliseconds=100),
+        description="How often each job type is polled, beside its stream.",
     )
     lease: Duration = Field(
-        timedelta(seconds=30), description="How long a task stays with the PDO before the engine offers it again."
+        timedelta(seconds=30),
+        ge=timedelta(seconds=1),
+        description="How long a task stays with the PDO before the engine offers it again.",
     )
     window: int = Field(256, ge=1, le=10_000, description="Tasks of one job type dispatched and not yet ended.")
     include: list[str] = Field(default_factory=list, description="Job types to serve beside the registered ones.")
@@ -109,7 +118,7 @@ class RouterSettings(Model):
     model: str | None = Field(None, description="litellm model name, e.g. `openai/gpt-4o-mini`.")
     endpoint: str | None = Field(None, description="Base URL of the provider, for others than the model's own.")
     api_key: SecretValue | None = None
-    timeout: Duration = timedelta(seconds=30)
+    timeout: Duration = Field(timedelta(seconds=30), gt=timedelta())
     min_confidence: float = Field(0.5, ge=0, le=1, description="Below this the answer counts as none.")
     fallback: Name | None = Field(None, description="Executor of every task that nothing else claims.")
 

@@ -125,6 +125,8 @@ def _by_stored_route(element: Element, registry: Registry) -> Decision | Refused
         and route.spec.element == element.element
         and route.spec.version in {None, element.version}
         and route.spec.source != "rule"
+        # What the router decided is decided anew when its executor is gone; what a person decided is not.
+        and (route.spec.source == "human" or route.spec.executor in registry.executors)
     ]
     if not stored:
         return None

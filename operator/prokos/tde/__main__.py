@@ -53,20 +53,27 @@ async def serve(executor_file: Path, workdir: Path) -> None:
     sending = asyncio.create_task(hints.run()) if hints else None
     async with EngineClient(connection) as client:
         worker = TdeWorker(client, resource, executor, worker=f"tde-{environment.name}-{os.getpid()}", hints=hints)
-        log.info("worker started", executor=environment.name, type=resource.spec.type)
-        await worker.run(stop, float(os.environ.get("PROKOS_GRACE", GRACE)))
+        await worker.run(stop, float(os.environ.get("PROKOS_GRACE", GRACE)), _announce)
     if sending:
         sending.cancel()
     log.info("worker stopped", executor=environment.name)
+
+
+def _announce() -> None:
+    """Say that tasks are taken from now on: in the log, and by the file `PROKOS_READY_FILE` for whoever probes us."""
+    log.info("worker started")
+    if file := os.environ.get("PROKOS_READY_FILE"):
+        Path(file).touch()
 
 
 def main() -> None:
     """Run, and turn what cannot be mended by a restart into one clear line."""
     configure_logging()
     try:
-        asyncio.run(serve(Path(os.environ["PROKOS_EXECUTOR_FILE"]), Path(os.environ.get("PROKOS_WORKDIR", "."))))
-    except KeyError as error:
-        sys.exit(f"environment variable {error.args[0]} is not set")
+        file = os.environ.get("PROKOS_EXECUTOR_FILE")
+        if not file:
+            sys.exit("environment variable PROKOS_EXECUTOR_FILE is not set")
+        asyncio.run(serve(Path(file), Path(os.environ.get("PROKOS_WORKDIR", "."))))
     except (LookupError, ValueError, FatalFailure, MissingSecretError) as error:
         # A restart cannot help: the class is missing, or the executor's settings are wrong for it.
         log.error("worker cannot start", reason=str(error))

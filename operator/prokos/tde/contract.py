@@ -5,7 +5,7 @@ BPMN error), `RetryableFailure` (the task is tried again after a back-off) or `F
 once: trying again cannot help). Any other exception counts as a `RetryableFailure`.
 
 Execution is at least once: an executor whose effects must not repeat uses `Context.idempotency_key`, which is
-the same in every repetition of an attempt.
+the same in every attempt of a task.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class TaggedTask:
     """Length of the lease that ends at `deadline`, in milliseconds."""
     tenant_id: str = "<default>"
     verify: bool = False
-    """The start of this TDE was published more than once: the task may have ended since."""
+    """A TDE of this task may have been started before: the task may have ended since."""
 
     def to_variable(self) -> dict[str, Any]:
-        """The form in which the task travels as the TDE's variable `task`."""
+        """The form in which the task travels as the TDE's variable `prokosTask`."""
         return asdict(self)
 
     @classmethod
@@ -119,9 +119,11 @@ class Context:
     """What belongs to one attempt."""
 
     idempotency_key: str
-    """Job key and attempts left: equal in repetitions of one attempt, different in the next attempt."""
+    """The task's job key: the same in every attempt, so that a service can tell a repetition from a new task."""
     timeout: timedelta
     log: FilteringBoundLogger
+    attempt: int = 0
+    """0 for the first attempt, as far as the number of attempts is known."""
     task: TaggedTask | None = None
     """The dispatched task; None when a process calls the TDE itself."""
 

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from prokos.engine import EngineError, NotFoundError, RejectedError
-from prokos.tde.report import parent_waits
+from prokos.tde.report import parent_is_gone
 
 if TYPE_CHECKING:
     from prokos.engine import EngineClient, Job
@@ -66,5 +66,5 @@ async def keep(client: EngineClient, job: Job, task: TaggedTask | None, lease: f
         except EngineError:
             continue
         held_until = renewed_at + lease
-        if task is not None and not await parent_waits(client, task):
+        if task is not None and await parent_is_gone(client, task):
             raise TaskGoneError("the task was cancelled")

@@ -86,7 +86,7 @@ def load_class(settings: PythonSettings, workdir: Path) -> type[Executor[Any, An
     if found is None:
         raise LookupError(f"{where}: module {module_name!r} has no {class_name!r}")
     if not (isinstance(found, type) and issubclass(found, Executor)):
-        raise LookupError(f"{where} is not a subclass of prokos.tde.Executor")  # noqa: TRY004 - it is the name's fault
+        raise LookupError(f"{where} is not a subclass of prokos.tde.Executor")
     if inspect.isabstract(found) or not inspect.iscoroutinefunction(found.execute):
         raise LookupError(f"{where} needs a method `async def execute(self, data, context)`")
     return found

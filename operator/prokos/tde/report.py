@@ -1,9 +1,11 @@
 """Reporting an attempt's outcome to whoever waits for it.
 
-A TDE that was dispatched works for a job of another process, its parent: the parent's job gets the outcome first,
-then the TDE ends. In this order a worker that dies in between leaves a TDE whose parent is gone, which the next
-worker sees and ends without executing anything; in the other order the work would be done again. A TDE that a
-process called directly has no parent job: the outcome goes to its own job, and from there to the caller.
+A TDE that was dispatched works for a job of another process, its parent. A result or a business error goes to the
+parent's job first, then the TDE ends: a worker that dies in between leaves a TDE whose parent is gone, which the next
+worker sees and ends without executing anything; in the other order the work would be done again. After a failure it is
+the other way round, because the parent's next attempt may start at once and needs the TDE gone; a worker that dies in
+between leaves a task without a TDE, which the engine offers again when its lease is over. A TDE that a process called
+directly has no parent job: the outcome goes to its own job, and from there to the caller.
 """
 
 from __future__ import annotations
@@ -102,9 +104,21 @@ async def end_tde(client: EngineClient, job: Job, outcome: Outcome, variables: d
 
 
 async def parent_waits(client: EngineClient, task: TaggedTask) -> bool:
-    """Whether a task's job is still open and leased; if so its lease is extended."""
+    """Whether a task's job is open and leased, so that its TDE may begin; if so its lease is extended."""
     try:
         await client.extend_lease(task.job_key, task.lease / 1000)
     except (NotFoundError, RejectedError):
         return False
     return True
+
+
+async def parent_is_gone(client: EngineClient, task: TaggedTask) -> bool:
+    """Whether a task's job has ended, so that its running TDE must stop; if not its lease is extended."""
+    try:
+        await client.extend_lease(task.job_key, task.lease / 1000)
+    except NotFoundError:
+        return True
+    except RejectedError:
+        # Its lease was over for a moment. It is open, and takes a result from whoever knows its key.
+        return False
+    return False

@@ -14,7 +14,7 @@ from prokos.engine import EngineError, JobSource, NotFoundError, RejectedError, 
 from prokos.resources.names import tde_job_type, tde_output_job_type
 from prokos.tde.contract import Context, FatalFailure, TaggedTask
 from prokos.tde.lease import TDE_LEASE, LeaseLostError, TaskGoneError, keep, must_verify
-from prokos.tde.outcome import Completed, Failed, from_exception, retries_left
+from prokos.tde.outcome import Completed, Failed, attempt_number, from_exception, retries_left
 from prokos.tde.report import (
     INPUT_VARIABLE,
     OUTCOME_VARIABLE,
@@ -68,14 +68,16 @@ class TdeWorker:
         self._check_output = compile_schema(self.spec.output_schema, "outputSchema")
         self._attempts: set[asyncio.Task[None]] = set()
 
-    async def run(self, stop: asyncio.Event, grace: float) -> None:
+    async def run(self, stop: asyncio.Event, grace: float, ready: Callable[[], None] = lambda: None) -> None:
         """Work until `stop` is set, then let running attempts end.
 
         Args:
             stop: Set to end the work.
             grace: Seconds running attempts have to end; then they are stopped and their jobs go to other workers.
+            ready: Called when the executor has started.
         """
         await self.executor.start()
+        ready()
         try:
             sources = [asyncio.create_task(self._serve(tde_job_type(self.name), self._execute_job))]
             if self.spec.outputs:
@@ -170,7 +172,8 @@ class TdeWorker:
 
     async def _execute(self, job: Job, task: TaggedTask | None, data: Any) -> Outcome:
         context = Context(
-            idempotency_key=f"{task.job_key}-{task.retries}" if task else f"{job.key}-{job.retries}",
+            idempotency_key=str(task.job_key if task else job.key),
+            attempt=attempt_number(task) if task else 0,
             timeout=self.spec.timeout,
             log=self.log.bind(**_tags(task, job)),
             task=task,
@@ -223,8 +226,13 @@ class TdeWorker:
                 outcome = not_accepted(outcome, error)
             else:
                 return None
-        reported = await report_to_parent(self.client, task, outcome, self.spec.backoff)
-        await end_tde(self.client, job, reported or outcome)
+        if isinstance(outcome, Failed):
+            # The next attempt may start as soon as this one is reported, and a TDE that has not ended would block it.
+            await end_tde(self.client, job, outcome)
+            reported = await report_to_parent(self.client, task, outcome, self.spec.backoff)
+        else:
+            reported = await report_to_parent(self.client, task, outcome, self.spec.backoff)
+            await end_tde(self.client, job, reported or outcome)
         if reported is None:
             self._hint(task, "gone", "the task ended before its outcome was reported", 0)
         return reported
@@ -270,8 +278,8 @@ class TdeWorker:
 
     def _hint(self, task: TaggedTask | None, kind: str, message: str, seconds: float) -> None:
         if self.hints and task:
-            hint = {"job": task.job_key, "outcome": kind, "message": message[:500], "seconds": round(seconds, 4)}
-            self.hints.send(hint)
+            attempt = {"job": task.job_key, "retries": task.retries}
+            self.hints.send({**attempt, "outcome": kind, "message": message[:500], "seconds": round(seconds, 4)})
 
 
 def _tagged(variables: dict[str, Any]) -> TaggedTask | None:
