@@ -1,20 +1,37 @@
-"""The real Camunda broker, started once for all tests that need it."""
+"""The real Camunda broker, started once for all tests that need it.
+
+With `PROKOS_TEST_ENGINE` set to the version of the in-memory engine, that one takes its place, and tests that start
+an engine of their own are skipped.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from engine.in_memory_engine import VERSION, InMemoryEngine
 from prokos.engine import Connection, EngineClient
 from prokos.engine.embedded import EmbeddedEngine, EmbeddedSettings
+
+TEST_ENGINE = os.environ.get("PROKOS_TEST_ENGINE")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if TEST_ENGINE:
+        own = pytest.mark.skip(reason="starts an engine of its own, not the one of PROKOS_TEST_ENGINE")
+        for item in items:
+            if Path(__file__).parent in item.path.parents and "broker" not in getattr(item, "fixturenames", ()):
+                item.add_marker(own)
 
 
 @dataclass(frozen=True)
@@ -22,21 +39,27 @@ class Broker:
     """A running broker whose clock can be moved."""
 
     address: str
-    management_url: str
+    advance: Callable[[float], None]
+    """Moves the engine's clock forward by seconds; timers and leases that are due by then fall due now."""
 
-    def advance(self, seconds: float) -> None:
-        """Move the engine's clock forward; timers and leases that are due by then fall due now."""
-        body = json.dumps({"offsetMilli": int(seconds * 1000)}).encode()
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.management_url}/actuator/clock/add", data=body, headers=headers)
-        with urllib.request.urlopen(request, timeout=10) as response:
-            assert response.status == 200
+
+def _advance(management_url: str, seconds: float) -> None:
+    body = json.dumps({"offsetMilli": int(seconds * 1000)}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{management_url}/actuator/clock/add", data=body, headers=headers)
+    with urllib.request.urlopen(request, timeout=10) as response:
+        assert response.status == 200
 
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker that all tests share: they use names of their own for what they deploy."""
     directory = tmp_path_factory.mktemp("engine")
+    if TEST_ENGINE:
+        assert TEST_ENGINE == VERSION, f"PROKOS_TEST_ENGINE: there is {VERSION}, not {TEST_ENGINE}"
+        with InMemoryEngine(directory) as in_memory:
+            yield Broker(in_memory.address, in_memory.advance)
+        return
     ready: Future[Broker] = Future()
     stop: Future[None] = Future()
     thread = threading.Thread(target=_run, args=(directory, ready, stop), name="engine")
@@ -64,7 +87,7 @@ def _run(directory: Path, ready: Future[Broker], stop: Future[None]) -> None:
         )
         try:
             async with EmbeddedEngine(settings) as engine:
-                ready.set_result(Broker(engine.address, engine.management_url))
+                ready.set_result(Broker(engine.address, partial(_advance, engine.management_url)))
                 await asyncio.wrap_future(stop)
         except Exception as error:  # noqa: BLE001 - it is the test's to see
             ready.set_exception(error)

@@ -1,21 +1,21 @@
 from __future__ import annotations
 
+import time
+
 from helpers import background, wait_until
-from prokos.engine import EngineUnavailableError, RejectedError, Slots
+from prokos.engine import Slots
 from prokos.pdo.flight import InFlight
 from prokos.pdo.journal import Journal
 from unit.builders import task
-from unit.fake_engine import FakeEngine
 
 
 class Airport:
     """Flights of one window of slots."""
 
     def __init__(self, lease: float = 30.0) -> None:
-        self.engine = FakeEngine()
         self.journal = Journal()
         self.slots = Slots(4)
-        self.flights = InFlight(self.engine, self.journal, lease)
+        self.flights = InFlight(self.journal, lease)
 
     def add(self, key: int = 1, **changes):
         """Take a slot and a task, as a scan does."""
@@ -29,7 +29,7 @@ class Airport:
 def test_a_hint_gives_the_slot_back():
     airport = Airport()
     airport.add(1)
-    airport.flights.ended(1, "completed", "")
+    airport.flights.ended(1, 3, "completed", "")
     assert airport.slots.used == 0
     assert 1 not in airport.flights
 
@@ -37,23 +37,22 @@ def test_a_hint_gives_the_slot_back():
 def test_a_hint_is_written_down():
     airport = Airport()
     airport.add(1)
-    airport.flights.ended(1, "failed", "card declined")
+    airport.flights.ended(1, 3, "failed", "card declined")
     (entry,) = airport.journal.latest(1)
     assert (entry["state"], entry["message"]) == ("failed", "card declined")
 
 
-def test_a_hint_that_comes_twice_counts_once():
+def test_a_hint_that_comes_twice_gives_one_slot_back():
     airport = Airport()
     airport.add(1)
-    airport.flights.ended(1, "completed", "")
-    airport.flights.ended(1, "completed", "")
+    airport.flights.ended(1, 3, "completed", "")
+    airport.flights.ended(1, 3, "completed", "")
     assert airport.slots.used == 0
-    assert airport.journal.counts["completed"] == 1
 
 
 def test_a_hint_for_a_task_of_another_pdo_does_not_matter():
     airport = Airport()
-    airport.flights.ended(99, "completed", "")
+    airport.flights.ended(99, 3, "completed", "")
     assert airport.slots.used == 0
 
 
@@ -97,46 +96,30 @@ def test_counts_tasks_by_executor():
     assert airport.flights.by_executor() == {"payer": 2, "shipper": 1, "": 1}
 
 
-async def test_keeps_the_leases_of_tasks_in_flight():
-    airport = Airport(lease=0.1)
-    airport.add(1)
-    async with background(airport.flights.keep_leases(tick=0.01)):
-        await wait_until(lambda: airport.engine.named("extend"))
-    assert airport.engine.commands[0] == ("extend", 1, 0.1)
+def test_a_hint_of_an_earlier_attempt_does_not_end_the_next_one():
+    airport = Airport()
+    airport.add(1, retries=3)
+    airport.add(1, retries=2)
+    airport.flights.ended(1, 3, "failed", "card declined")
     assert airport.slots.used == 1
+    assert airport.journal.latest(1)[0]["state"] == "tagged"
+    assert airport.journal.counts["failed"] == 1
 
 
-async def test_does_not_renew_a_lease_that_is_still_long():
-    airport = Airport(lease=0.1)
+def test_a_task_gives_its_slot_back_when_its_lease_is_over():
+    airport = Airport(lease=30)
     airport.add(1)
-    long = Airport(lease=60)
-    long.add(2)
-    async with background(airport.flights.keep_leases(tick=0.01)), background(long.flights.keep_leases(tick=0.01)):
-        await wait_until(lambda: airport.engine.named("extend"))
-    assert long.engine.commands == []
-
-
-async def test_a_task_that_the_engine_no_longer_has_gives_its_slot_back():
-    airport = Airport(lease=0.1)
-    airport.add(1)
-    airport.engine.gone.add(1)
-    async with background(airport.flights.keep_leases(tick=0.01)):
-        await wait_until(lambda: airport.slots.used == 0)
-    assert airport.journal.latest(1)[0]["state"] == "ended"
-
-
-async def test_a_task_that_waits_for_its_next_attempt_gives_its_slot_back():
-    airport = Airport(lease=0.1)
-    airport.add(1)
-    airport.engine.refusals["extend"] = RejectedError("it is not active")
-    async with background(airport.flights.keep_leases(tick=0.01)):
-        await wait_until(lambda: airport.slots.used == 0)
-
-
-async def test_a_renewal_that_fails_is_tried_again():
-    airport = Airport(lease=0.1)
-    airport.add(1)
-    airport.engine.hiccups["extend"] = [EngineUnavailableError("away")]
-    async with background(airport.flights.keep_leases(tick=0.01)):
-        await wait_until(lambda: airport.engine.named("extend"))
+    now = time.monotonic()
+    airport.flights.drop_expired(now + 29)
     assert airport.slots.used == 1
+    airport.flights.drop_expired(now + 31)
+    assert airport.slots.used == 0
+    assert 1 not in airport.flights
+
+
+async def test_leases_are_watched_all_the_time():
+    airport = Airport(lease=0.02)
+    async with background(airport.flights.expire(tick=0.01)):
+        for key in (1, 2):
+            airport.add(key)
+            await wait_until(lambda: airport.slots.used == 0)

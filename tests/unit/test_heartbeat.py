@@ -25,7 +25,7 @@ DECISION = Decision("payer", "rule", "spec.accepts[0]: jobType=pay")
 @pytest.fixture
 async def heart(tmp_path: Path) -> AsyncIterator[Heartbeat]:
     store = FileRegistry(tmp_path)
-    store.put_system(ProkOSSpec.model_validate({"pdo": {"shards": 2, "beatInterval": "10ms"}}))
+    store.put_system(ProkOSSpec.model_validate({"pdo": {"shards": 2, "beatInterval": "100ms"}}))
     engine = FakeEngine()
     pdo = Pdo(engine, store, worker="pdo-test")
     yield Heartbeat(engine, pdo)

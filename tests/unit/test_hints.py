@@ -18,7 +18,6 @@ from prokos.pdo.status import receive_hints
 from prokos.tde import hints
 from prokos.tde.hints import HintSender
 from unit.builders import task
-from unit.fake_engine import FakeEngine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,7 +28,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.journal = Journal()
-        self.flights = InFlight(FakeEngine(), self.journal, 30)
+        self.flights = InFlight(self.journal, 30)
         self.port = 0
 
     def take(self, *keys: int) -> None:
@@ -49,7 +48,7 @@ class Receiver:
 
 
 def completed(key: int) -> dict[str, object]:
-    return {"job": key, "outcome": "completed", "message": ""}
+    return {"job": key, "retries": 3, "outcome": "completed", "message": ""}
 
 
 async def test_a_hint_ends_a_task():
@@ -58,7 +57,7 @@ async def test_a_hint_ends_a_task():
     async with receiver.listening():
         sender = HintSender(f"127.0.0.1:{receiver.port}")
         async with background(sender.run()):
-            sender.send({"job": 1, "outcome": "failed", "message": "card declined"})
+            sender.send({"job": 1, "retries": 3, "outcome": "failed", "message": "card declined"})
             await wait_until(lambda: 1 not in receiver.flights)
     assert 2 in receiver.flights
     entry = receiver.journal.latest(2)[1]
@@ -126,7 +125,7 @@ async def test_sending_never_waits_and_drops_the_oldest_hints():
 
 
 @pytest.mark.parametrize(
-    "line", [b"garbage\n", b"[]\n", b"{}\n", b'{"job": "x", "outcome": 1}\n', b"null\n", b"x" * 100_000]
+    "line", [b"garbage\n", b"[]\n", b"{}\n", b'{"job": "x", "retries": 3, "outcome": 1}\n', b"null\n", b"x" * 100_000]
 )
 async def test_what_is_no_hint_ends_the_connection_and_nothing_else(line):
     receiver = Receiver()

@@ -8,6 +8,7 @@ import pytest
 
 from helpers import background, wait_until
 from prokos.engine import AccessDeniedError, EngineUnavailableError, Job, JobSource, Slots
+from prokos.engine.source import PATIENCE
 from unit.builders import job
 from unit.fake_engine import FakeEngine
 
@@ -51,19 +52,17 @@ class Consumer:
 
 
 async def fall_behind(consumer: Consumer) -> int:
-    """Offer jobs to a consumer that ends none until its stream is closed; returns the last one's key."""
+    """Push six jobs to a consumer with one slot that ends none, so that its stream is closed; the last one's key.
+
+    The first of the later three shows that jobs wait for too long; two are in the stream when it is given up.
+    """
     await wait_until(lambda: consumer.streaming)
-    offered = 0
-
-    def offer_until_closed() -> bool:
-        nonlocal offered
-        if consumer.streaming:
-            consumer.offer(offered + 1, offered + 2, offered + 3)
-            offered += 3
-        return not consumer.streaming
-
-    await wait_until(offer_until_closed)
-    return offered
+    consumer.offer(1, 2, 3)
+    pushed = time.monotonic()
+    await wait_until(lambda: time.monotonic() - pushed > consumer.source.lease * PATIENCE)
+    consumer.offer(4, 5, 6)
+    await wait_until(lambda: not consumer.streaming)
+    return 6
 
 
 async def work_off(consumer: Consumer, done: Callable[[], bool]) -> None:
@@ -119,21 +118,21 @@ async def test_asks_for_no_more_jobs_than_it_has_room_for():
 
 
 async def test_a_consumer_that_falls_behind_closes_the_stream():
-    consumer = Consumer(1, lease=3)
+    consumer = Consumer(1, lease=5)
     async with background(consumer.source.run(consumer.take)):
         await fall_behind(consumer)
         assert consumer.engine.opened == 1
 
 
 async def test_a_consumer_that_fell_behind_loses_none_of_what_was_pushed_to_it():
-    consumer = Consumer(1, lease=3)
+    consumer = Consumer(1, lease=5)
     async with background(consumer.source.run(consumer.take)):
         last = await fall_behind(consumer)
         await work_off(consumer, lambda: len(consumer.seen) == last)
 
 
 async def test_a_consumer_that_fell_behind_takes_the_oldest_jobs_first():
-    consumer = Consumer(1, lease=3)
+    consumer = Consumer(1, lease=5)
     async with background(consumer.source.run(consumer.take)):
         last = await fall_behind(consumer)
         consumer.offer(last + 1, last + 2, last + 3)
@@ -142,7 +141,7 @@ async def test_a_consumer_that_fell_behind_takes_the_oldest_jobs_first():
 
 
 async def test_the_stream_opens_again_when_a_poll_comes_back_short():
-    consumer = Consumer(1, lease=3)
+    consumer = Consumer(1, lease=5)
     async with background(consumer.source.run(consumer.take)):
         await fall_behind(consumer)
         await work_off(consumer, lambda: consumer.streaming)

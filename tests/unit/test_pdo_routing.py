@@ -58,7 +58,7 @@ async def test_a_task_that_waited_for_its_route_takes_one_slot(system):
     for ended in (1, 2, 3):
         await wait_until(lambda ended=ended: system.started[-1:] == [str(ended)])
         assert len(pdo.flights) == 1
-        pdo.flights.ended(ended, "completed", "")
+        pdo.flights.ended(ended, 3, "completed", "")
 
 
 async def test_later_tasks_of_a_decided_element_do_not_ask(system):
@@ -123,7 +123,7 @@ async def test_a_task_that_was_cancelled_while_it_waited_is_not_dispatched(syste
     pdo = system.start(executor("payer"), router=LLM)
     system.offer(1, 2)
     await system.all_wait(2)
-    pdo.flights.ended(1, "ended", "")
+    pdo.flights.ended(1, 3, "ended", "")
     pdo.settled(PAY, ROUTED)
     await wait_until(lambda: system.started)
     assert system.started == ["2"]
@@ -184,7 +184,7 @@ async def test_no_route_is_requested_again_for_tasks_that_are_gone(system, monke
     pdo = system.start(executor("payer"), router=LLM)
     system.offer(1)
     await system.all_wait(1)
-    pdo.flights.ended(1, "ended", "")
+    pdo.flights.ended(1, 3, "ended", "")
     pdo.beat(0, 2)
     system.offer(2)
     await system.all_wait(2)

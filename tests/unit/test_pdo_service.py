@@ -45,6 +45,49 @@ async def test_a_task_that_a_rule_claims_starts_its_tde(system):
     assert system.pdo.flights.by_executor() == {"payer": 1}
 
 
+def marked(system: System) -> dict[str, bool]:
+    """Correlation key of each TDE that was started, and whether it asks first if its task is still open."""
+    return {command[2]: command[3]["prokosTask"]["verify"] for command in system.engine.named("publish")}
+
+
+def long_alone(system: System) -> None:
+    """No other replica has served this shard for so long that none of its TDEs can be left."""
+    system.pdo.shards[0].alone_since -= 1000
+
+
+async def test_a_pdo_that_just_started_has_every_tde_ask_first(system):
+    system.start(executor("payer", RULE))
+    system.offer(7)
+    await wait_until(lambda: marked(system) == {"7": True})
+
+
+async def test_a_pdo_that_was_alone_for_long_knows_which_tasks_are_new(system):
+    system.start(executor("payer", RULE))
+    long_alone(system)
+    system.offer(7)
+    await wait_until(lambda: marked(system) == {"7": False})
+
+
+async def test_a_task_that_is_offered_again_asks_first(system):
+    system.start(executor("payer", RULE))
+    long_alone(system)
+    system.offer(7)
+    await wait_until(lambda: marked(system) == {"7": False})
+    system.offer(7)
+    await wait_until(lambda: marked(system) == {"7": True})
+
+
+async def test_a_beat_that_another_replica_served_has_tdes_ask_first_again(system):
+    pdo = system.start(executor("payer", RULE))
+    long_alone(system)
+    pdo.beat(0, 2)
+    system.offer(7)
+    await wait_until(lambda: marked(system) == {"7": False})
+    pdo.beat(0, 4)
+    system.offer(8)
+    await wait_until(lambda: marked(system) == {"7": False, "8": True})
+
+
 async def test_a_task_that_nobody_claims_becomes_an_incident_that_says_why(system):
     system.start(executor("shipper", {"jobType": "ship"}))
     system.offer(7)
@@ -62,7 +105,7 @@ async def test_dispatches_no_more_than_its_window(system):
     for ended in (1, 2, 3, 4):
         await wait_until(lambda ended=ended: ended in pdo.flights)
         assert len(pdo.flights) <= 2
-        pdo.flights.ended(ended, "completed", "")
+        pdo.flights.ended(ended, 3, "completed", "")
     await wait_until(lambda: system.started == ["1", "2", "3", "4"])
 
 

@@ -4,8 +4,6 @@ import asyncio
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from prokos.engine import BackpressureError, EngineError, EngineUnavailableError, RejectedError, RetryPolicy
 
@@ -84,13 +82,3 @@ async def test_without_an_end_to_its_patience_only_cancellation_ends_it():
         async with asyncio.timeout(0.1):
             await QUICK.run(command, idempotent=True)
     assert command.attempts > 5
-
-
-@given(st.integers(0, 10**9), st.floats(0, 1))
-def test_no_wait_is_longer_than_the_maximum(attempt, jitter):
-    assert 0 <= RetryPolicy().delay(attempt, jitter) <= RetryPolicy().maximum
-
-
-def test_waits_grow_from_the_initial_one_to_the_maximum():
-    delays = [RetryPolicy(initial=0.02, maximum=2).delay(attempt, 1) for attempt in range(9)]
-    assert delays == [0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2, 2]

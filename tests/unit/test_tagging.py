@@ -31,6 +31,10 @@ def test_the_lease_is_told_in_milliseconds():
     assert tag(job(7), KNOWN, 0.25).lease == 250
 
 
+def test_a_task_that_may_have_started_before_is_marked():
+    assert tag(job(7), KNOWN, 30, verify=True) == task(7, max_retries=5, verify=True)
+
+
 def test_a_tag_survives_the_way_through_a_process_variable():
     assert TaggedTask.from_variable(task(7, verify=True).to_variable()) == task(7, verify=True)
 

@@ -113,8 +113,8 @@ async def test_a_failure_is_reported_at_once_although_there_are_outputs():
     bench = Bench(failing(FatalFailure("broken")), outputs=OUTPUTS)
     outcome = {"kind": "failed", "message": "broken"}
     assert await bench.does(dispatched()) == [
-        ("fail", PARENT, "broken", 0, 0),
         ("complete", TDE, {"outcome": outcome}),
+        ("fail", PARENT, "broken", 0, 0),
     ]
 
 
@@ -127,7 +127,7 @@ async def test_the_output_of_an_attempt_that_has_none_is_not_reported(kind):
 async def test_a_result_that_is_too_large_to_be_mapped_is_an_incident():
     bench = Bench(succeed, outputs=OUTPUTS)
     bench.engine.hiccups["complete"] = [PayloadTooLargeError("EXCEEDED_BATCH_RECORD_SIZE")]
-    (_, key, message, retries, _), tde = await bench.does(dispatched())
+    tde, (_, key, message, retries, _) = await bench.does(dispatched())
     assert (key, retries) == (PARENT, 0)
     assert "EXCEEDED_BATCH_RECORD_SIZE" in message
     assert tde == ("complete", TDE, {"outcome": {"kind": "failed", "message": message}})
@@ -147,7 +147,7 @@ async def test_a_result_that_is_to_be_mapped_must_not_hide_the_tdes_own_variable
     async def work(_: dict[str, Any], __: Context) -> dict[str, Any]:
         return {name: 1}
 
-    (_, _, message, retries, _), _ = await Bench(work, outputs=OUTPUTS).does(dispatched())
+    _, (_, _, message, retries, _) = await Bench(work, outputs=OUTPUTS).does(dispatched())
     assert f"the output has a variable {name!r}" in message
     assert retries == 0
 

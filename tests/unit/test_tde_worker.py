@@ -43,9 +43,9 @@ def ended(kind: str, message: str = "") -> tuple[Any, ...]:
 
 
 async def failure(bench: Bench, **changes: Any) -> tuple[str, int, float]:
-    """Message, attempts left and back-off that the task is failed with."""
+    """Message, attempts left and back-off that the task is failed with, after its TDE has ended."""
     commands = await bench.does(dispatched(**changes))
-    (name, key, message, retries, backoff), tde = commands
+    tde, (name, key, message, retries, backoff) = commands
     assert (name, key) == ("fail", PARENT)
     assert tde == ended("failed", message[:500])
     return message, retries, backoff
@@ -149,17 +149,24 @@ async def test_an_output_that_breaks_its_schema_is_an_incident():
     assert retries == 0
 
 
+async def refused(bench: Bench) -> tuple[str, int]:
+    """Message and attempts left of a task whose result the engine does not take."""
+    (name, key, message, retries, _), tde = await bench.does(dispatched())
+    assert (name, key) == ("fail", PARENT)
+    assert tde == ended("failed", message)
+    return message, retries
+
+
 async def test_an_output_that_is_too_large_is_an_incident_that_says_so():
     bench = Bench(succeed)
     bench.engine.refusals["complete", PARENT] = PayloadTooLargeError("EXCEEDED_BATCH_RECORD_SIZE")
-    message, retries, _ = await failure(bench)
-    assert message == "the engine does not accept the task's completed outcome: EXCEEDED_BATCH_RECORD_SIZE"
-    assert retries == 0
+    expected = "the engine does not accept the task's completed outcome: EXCEEDED_BATCH_RECORD_SIZE"
+    assert await refused(bench) == (expected, 0)
     assert bench.hints.sent == [(PARENT, "incident")]
 
 
 async def test_an_output_that_is_no_json_is_an_incident():
-    message, retries, _ = await failure(Bench(returning({"ratio": float("inf")})))
+    message, retries = await refused(Bench(returning({"ratio": float("inf")})))
     assert "does not accept the task's completed outcome" in message
     assert retries == 0
 
@@ -173,13 +180,13 @@ async def test_an_executor_learns_what_it_needs_of_its_task():
     assert context.timeout == timedelta(seconds=7)
 
 
-async def test_repetitions_of_an_attempt_share_a_key_and_the_next_attempt_has_another():
-    keys = []
+async def test_all_attempts_of_a_task_share_a_key_and_know_their_number():
+    seen = []
     for retries in (3, 3, 2):
         bench = Bench(succeed)
         await bench.does(dispatched(tagged=task(PARENT, retries=retries)))
-        keys += [context.idempotency_key for context in bench.executor.contexts]
-    assert keys == ["7-3", "7-3", "7-2"]
+        seen += [(context.idempotency_key, context.attempt) for context in bench.executor.contexts]
+    assert seen == [("7", 0), ("7", 0), ("7", 1)]
 
 
 async def test_no_secret_leaves_the_worker_in_a_message():

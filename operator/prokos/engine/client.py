@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 COMMAND_TIMEOUT = 15.0
 """Seconds a single attempt of a command may take; the gateway itself gives up after 15 s."""
 
+DEFAULT_TENANT = "<default>"
+"""The one tenant that is served. Requests for jobs name it: an engine with tenants gives nothing to one that names
+none, and neither does the stream of the in-memory engine."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeployedProcess:
@@ -247,6 +251,7 @@ class EngineClient:
             maxJobsToActivate=limit,
             timeout=int(lease * 1000),
             requestTimeout=-1 if wait < 0 else int(wait * 1000),
+            tenantIds=[DEFAULT_TENANT],
         )
 
         async def attempt() -> list[Job]:
@@ -267,7 +272,9 @@ class EngineClient:
 
         Jobs that were there before are never pushed: poll for them with `activate_jobs`.
         """
-        request = pb.StreamActivatedJobsRequest(type=job_type, worker=worker, timeout=int(lease * 1000))
+        request = pb.StreamActivatedJobsRequest(
+            type=job_type, worker=worker, timeout=int(lease * 1000), tenantIds=[DEFAULT_TENANT]
+        )
         call = self._gateway.StreamActivatedJobs(request)
         try:
             async for job in call:

@@ -171,7 +171,8 @@ class KernelSteps:
         await self.home.remove_workers(name)
         while waiting := await self.client.activate_jobs(tde_job_type(name), worker="kernel", limit=100, lease=30):
             for tde in waiting:
-                with contextlib.suppress(NotFoundError):
+                # One that a process calls itself is that process's to cancel.
+                with contextlib.suppress(NotFoundError, RejectedError):
                     await self.client.cancel_instance(tde.process_instance_key)
 
     async def forget_executor(self, job: Job) -> None:

@@ -179,7 +179,7 @@ class Pdo:
 
     async def _handle(self, job: Job, slots: Slots, state: _Shard) -> None:
         task = tag(job, self.registry, self.lease, verify=self._may_have_started(job, state))
-        # From here on the task is ours. Its lease is kept, also while its route is decided.
+        # From here on the task is ours, until it ends or its lease is over.
         self.flights.add(task, slots)
         self._taken[job.key] = None
         if len(self._taken) > TAKEN_KEPT:
@@ -207,7 +207,7 @@ class Pdo:
             else:
                 await self._refuse(task, outcome)
         except Exception:
-            # Its lease is kept no longer: when it is over, the engine offers the task again.
+            # It takes no slot any more; when its lease is over, the engine offers the task again.
             self.flights.remove(task.job_key)
             raise
 

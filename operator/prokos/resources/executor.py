@@ -106,7 +106,9 @@ class ScriptSettings(Model):
     )
     source: str | None = Field(None, description="The script's text, for `language`.")
     command: list[str] | None = Field(
-        None, min_length=1, description="Program and arguments, instead of a script; runs in the executor's work directory."
+        None,
+        min_length=1,
+        description="Program and arguments, instead of a script; runs in the executor's work directory.",
     )
     env: dict[str, str] = Field(
         default_factory=dict, description="Environment variables; the worker's own are not passed on."

@@ -37,7 +37,7 @@ class Element:
     @property
     def route_name(self) -> str:
         """Name of the TaskRoute of this element; unique, and a valid resource name."""
-        slug = re.sub(r"[^a-z0-9]+", "-", f"{self.process}-{self.element}".lower()).strip("-")[:28].strip("-")
+        slug = re.sub(r"[^a-z0-9]+", "-", f"{self.process}-{self.element}".lower()).strip("-")[:26].strip("-")
         digest = hashlib.sha256(f"{self.process}\0{self.version}\0{self.element}".encode()).hexdigest()[:8]
         return f"{slug or 'route'}-v{self.version}-{digest}"
 

@@ -1,84 +1,10 @@
-"""A worker process: `python -m prokos.tde`, in a pod or under `prokos dev`.
+"""A worker process: `python -m prokos.tde`."""
 
-It reads its TaskExecutor from the file named by `PROKOS_EXECUTOR_FILE` (JSON) and the engine's connection from
-`PROKOS_ENGINE_*`.
-"""
-
-from __future__ import annotations
-
-import asyncio
-import json
-import os
-import signal
 import sys
-from pathlib import Path
 
-import structlog
+# structlog loads rich where it is installed, to draw tracebacks. A worker writes JSON lines.
+sys.modules["rich"] = None  # type: ignore[assignment]
 
-from prokos.engine import EngineClient
-from prokos.engine.connection import from_environment
-from prokos.logs import configure_logging
-from prokos.resources import TaskExecutor
-from prokos.tde.contract import Environment, FatalFailure
-from prokos.tde.hints import HintSender
-from prokos.tde.secrets import MissingSecretError, resolve_secrets
-from prokos.tde.types import executor_class
-from prokos.tde.worker import TdeWorker
+from prokos.tde.service import main  # noqa: E402 - after the line above
 
-GRACE = 20.0
-"""Seconds running tasks have to end when the worker is asked to stop; `PROKOS_GRACE` overrides it."""
-
-log = structlog.get_logger("prokos.tde")
-
-
-async def serve(executor_file: Path, workdir: Path) -> None:
-    """Run the worker until SIGTERM or SIGINT."""
-    resource = TaskExecutor.model_validate(json.loads(executor_file.read_text()))
-    connection = from_environment()
-    if connection is None:
-        raise SystemExit("PROKOS_ENGINE_ADDRESS is not set: the worker does not know its engine")
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
-    environment = Environment(
-        name=resource.metadata.name,
-        workdir=workdir,
-        concurrency=resource.spec.concurrency,
-        secrets=resolve_secrets(resource.spec.secrets),
-    )
-    executor = executor_class(resource.spec.type)(resource.spec.settings, environment)
-    hints_address = os.environ.get("PROKOS_HINTS_ADDRESS")
-    hints = HintSender(hints_address) if hints_address else None
-    sending = asyncio.create_task(hints.run()) if hints else None
-    async with EngineClient(connection) as client:
-        worker = TdeWorker(client, resource, executor, worker=f"tde-{environment.name}-{os.getpid()}", hints=hints)
-        await worker.run(stop, float(os.environ.get("PROKOS_GRACE", GRACE)), _announce)
-    if sending:
-        sending.cancel()
-    log.info("worker stopped", executor=environment.name)
-
-
-def _announce() -> None:
-    """Say that tasks are taken from now on: in the log, and by the file `PROKOS_READY_FILE` for whoever probes us."""
-    log.info("worker started")
-    if file := os.environ.get("PROKOS_READY_FILE"):
-        Path(file).touch()
-
-
-def main() -> None:
-    """Run, and turn what cannot be mended by a restart into one clear line."""
-    configure_logging()
-    try:
-        file = os.environ.get("PROKOS_EXECUTOR_FILE")
-        if not file:
-            sys.exit("environment variable PROKOS_EXECUTOR_FILE is not set")
-        asyncio.run(serve(Path(file), Path(os.environ.get("PROKOS_WORKDIR", "."))))
-    except (LookupError, ValueError, FatalFailure, MissingSecretError) as error:
-        # A restart cannot help: the class is missing, or the executor's settings are wrong for it.
-        log.error("worker cannot start", reason=str(error))
-        sys.exit(78)  # EX_CONFIG of sysexits.h
-
-
-if __name__ == "__main__":
-    main()
+main()

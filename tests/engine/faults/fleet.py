@@ -1,0 +1,283 @@
+"""A system under load and its faults: many instances of a ten-task process, killed and paused processes, the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import psutil
+from pyzeebe.proto import gateway_pb2 as pb
+from pyzeebe.proto.gateway_pb2_grpc import GatewayStub
+
+from engine.devsystem import DevSystem, wait_until
+from engine.faults.ledger import Execution, Findings, Pause, check, read
+from engine.samples import HEAD, write
+from prokos.engine import Connection, EngineClient, EngineUnavailableError, NotFoundError
+
+ELEMENTS = tuple(f"task{number:02}" for number in range(1, 11))
+EXECUTORS = {"ledger-odd": 2, "ledger-even": 1}
+"""Executors and the number of their workers; the tasks go to them by turns."""
+
+PROCESS = "ten-tasks"
+
+BEAT_WITHIN = 10.0
+"""Seconds from a kill to the next beat."""
+
+
+def ten_tasks() -> str:
+    """A process of ten service tasks in a row."""
+    job_types = [*EXECUTORS]
+    nodes = ['<bpmn:startEvent id="Start"><bpmn:outgoing>f0</bpmn:outgoing></bpmn:startEvent>']
+    for position, element in enumerate(ELEMENTS):
+        nodes.append(
+            f'<bpmn:serviceTask id="{element}"><bpmn:extensionElements>'
+            f'<zeebe:taskDefinition type="{job_types[position % 2]}"/></bpmn:extensionElements>'
+            f"<bpmn:incoming>f{position}</bpmn:incoming><bpmn:outgoing>f{position + 1}</bpmn:outgoing>"
+            "</bpmn:serviceTask>"
+        )
+    nodes.append(f'<bpmn:endEvent id="End"><bpmn:incoming>f{len(ELEMENTS)}</bpmn:incoming></bpmn:endEvent>')
+    places = ["Start", *ELEMENTS, "End"]
+    nodes += [
+        f'<bpmn:sequenceFlow id="f{number}" sourceRef="{source}" targetRef="{target}"/>'
+        for number, (source, target) in enumerate(zip(places, places[1:], strict=False))
+    ]
+    body = "\n".join(nodes)
+    return f'{HEAD}<bpmn:process id="{PROCESS}" isExecutable="true">\n{body}\n</bpmn:process>\n</bpmn:definitions>\n'
+
+
+def ledger_executor(name: str, workers: int, ledger: Path, seed: int, *, concurrency: int = 16) -> dict[str, Any]:
+    """An executor that writes the ledger."""
+    settings = {"ledger": str(ledger), "shortest": 0.01, "longest": 0.15, "seed": seed}
+    return {
+        "apiVersion": "prokos.io/v1alpha1",
+        "kind": "TaskExecutor",
+        "metadata": {"name": name},
+        "spec": {
+            "type": "python",
+            "description": "Writes the ledger.",
+            "accepts": [{"jobType": name}],
+            "concurrency": concurrency,
+            "timeout": "5m",
+            "scaling": {"min": workers, "max": workers},
+            "python": {
+                "executor": "ledger_executor:LedgerExecutor",
+                "path": str(Path(__file__).parent / "executors"),
+                "settings": settings,
+            },
+        },
+    }
+
+
+class Fleet:
+    """A `prokos dev` whose executors write the ledger, and instances of the ten-task process on it."""
+
+    def __init__(self, directory: Path, seed: int, *, lease: str = "8s", engine: str | None = None) -> None:
+        """Args: where everything goes; the seed of all chance; the PDO's lease; an engine that runs already."""
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.ledger_file = directory / "ledger.jsonl"
+        system: dict[str, Any] = {"pdo": {"lease": lease}}
+        if engine is not None:
+            system["engine"] = {"external": {"address": engine}}
+        resources = [
+            ledger_executor(name, workers, self.ledger_file, seed) for name, workers in EXECUTORS.items()
+        ] + [{"apiVersion": "prokos.io/v1alpha1", "kind": "ProkOS", "metadata": {"name": "test"}, "spec": system}]
+        manifests = write(directory / "manifests", processes={PROCESS: ten_tasks()}, resources=resources)
+        self.dev = DevSystem(directory, [manifests])
+        self.instances: set[int] = set()
+        self.cancelled: set[int] = set()
+        self.deaths: dict[int, float] = {}
+        self.pauses: list[Pause] = []
+
+    def __enter__(self) -> Fleet:
+        self.dev.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.dev.stop()
+
+    # --- instances --------------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> str:
+        return str(self.dev.runtime["engine"]["PROKOS_ENGINE_ADDRESS"])
+
+    def start(self, count: int, **variables: Any) -> set[int]:
+        """Start instances; one whose start was lost with its answer shows in the ledger if it was started."""
+        started = asyncio.run(self._start(count, variables))
+        self.instances |= started
+        return started
+
+    async def _start(self, count: int, variables: dict[str, Any]) -> set[int]:
+        limit = asyncio.Semaphore(16)
+        started: set[int] = set()
+        async with EngineClient(Connection(self.engine)) as client:
+
+            async def one() -> None:
+                async with limit:
+                    try:
+                        started.add((await client.create_instance(PROCESS, variables)).key)
+                    except EngineUnavailableError:
+                        return
+
+            await asyncio.gather(*(one() for _ in range(count)))
+        return started
+
+    def cancel(self, instances: Iterable[int]) -> set[int]:
+        """Cancel instances; returns those that had not ended by themselves."""
+        cancelled = asyncio.run(self._cancel(list(instances)))
+        self.cancelled |= cancelled
+        return cancelled
+
+    async def _cancel(self, instances: list[int]) -> set[int]:
+        cancelled = set()
+        async with EngineClient(Connection(self.engine)) as client:
+            for key in instances:
+                # Noted first: a lost answer leaves open whether it is cancelled.
+                try:
+                    await client.cancel_instance(key)
+                    cancelled.add(key)
+                except NotFoundError:
+                    continue
+        return cancelled
+
+    def running(self, instances: Collection[int]) -> set[int]:
+        """Those that the engine still runs."""
+        return asyncio.run(self._running(instances))
+
+    async def _running(self, instances: Collection[int]) -> set[int]:
+        limit = asyncio.Semaphore(16)
+        async with grpc.aio.insecure_channel(self.engine) as channel:
+            gateway = GatewayStub(channel)
+
+            async def runs(key: int) -> bool:
+                # Sets no variable: it is only to learn whether there is such an instance.
+                request = pb.SetVariablesRequest(elementInstanceKey=key, variables="{}", local=True)
+                async with limit:
+                    try:
+                        await gateway.SetVariables(request, timeout=10)
+                    except grpc.aio.AioRpcError as error:
+                        return error.code() != grpc.StatusCode.NOT_FOUND
+                return True
+
+            ordered = list(instances)
+            answers = await asyncio.gather(*(runs(key) for key in ordered))
+        return {key for key, answer in zip(ordered, answers, strict=True) if answer}
+
+    def settle(self, timeout: float) -> Findings:
+        """Wait until every instance has ended, then check the ledger."""
+        left = self.instances - self.cancelled
+
+        def ended() -> bool:
+            nonlocal left
+            finished = {one.instance for one in self.executions() if one.element == ELEMENTS[-1] and one.how == "end"}
+            if candidates := left & finished:
+                left = (left - candidates) | self.running(candidates)
+            return not left
+
+        wait_until(ended, timeout=timeout, describe=lambda: f"seed {self.seed}: {self._describe(left)}")
+        wait_until(self._quiet, timeout=60, describe=lambda: f"seed {self.seed}: executions go on\n{self.dev.logs()}")
+        findings = self.check()
+        print(f"seed {self.seed}: {findings}", flush=True)
+        return findings
+
+    def _quiet(self) -> bool:
+        return not any(one.how == "running" for one in self.executions())
+
+    def _describe(self, left: Collection[int]) -> str:
+        last = {one.instance: one for one in self.executions() if one.instance in left}
+        shown = [f"  {key}: {last.get(key)}" for key in sorted(left)[:5]]
+        return "\n".join([f"{len(left)} instances have not ended", *shown, self.dev.logs()])
+
+    def executions(self) -> list[Execution]:
+        """The ledger so far."""
+        return read(self.ledger_file, self.deaths)
+
+    def check(self) -> Findings:
+        """Check the ledger of everything so far."""
+        return check(
+            self.executions(), ELEMENTS, instances=self.instances, cancelled=self.cancelled, pauses=self.pauses
+        )
+
+    def wait_for_executions(self, count: int, timeout: float = 60) -> None:
+        """Wait until so many more executions have begun."""
+        before = len(self.executions())
+        wait_until(
+            lambda: len(self.executions()) >= before + count,
+            timeout=timeout,
+            describe=lambda: f"{len(self.executions()) - before} executions\n{self.dev.logs()}",
+        )
+
+    # --- faults -----------------------------------------------------------------------------------------------
+
+    def processes(self, what: str) -> list[int]:
+        """Process ids of `prokos.pdo`, `prokos.tde` or `java`."""
+        found = []
+        for process in self.dev.family():
+            try:
+                command = process.cmdline()
+                if process.status() != psutil.STATUS_ZOMBIE and (what in command or Path(command[0]).name == what):
+                    found.append(process.pid)
+            except (psutil.NoSuchProcess, IndexError):
+                continue
+        return sorted(found)
+
+    def kill(self, pid: int) -> float:
+        """Kill a process and wait until it is dead; the time of the kill."""
+        at = time.time()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not alive(pid), timeout=10, describe=lambda: f"process {pid} does not die")
+        self.deaths[pid] = time.monotonic()
+        return at
+
+    def pause(self, pid: int, seconds: float) -> Pause:
+        """Stop a process for a while."""
+        begin = time.monotonic()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        pause = Pause(pid, begin, time.monotonic())
+        self.pauses.append(pause)
+        return pause
+
+    # --- heartbeat --------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any] | None:
+        """What the PDO says of itself; None while it does not answer."""
+        try:
+            found: dict[str, Any] = self.dev.pdo("/status")
+        except (urllib.error.URLError, OSError, json.JSONDecodeError):
+            return None
+        return found
+
+    def wait_for_beat(self, since: float, timeout: float = 60.0) -> float:
+        """Wait for a beat after a time (seconds since the epoch); returns how many seconds after it that was."""
+
+        def beat() -> float | None:
+            shards = (self.status() or {}).get("shards") or []
+            return next((shard["at"] for shard in shards if shard["at"] > since), None)
+
+        wait_until(beat, timeout=timeout, describe=lambda: f"no beat\n{self.dev.logs()}")
+        at = beat()
+        assert at is not None
+        return float(at - since)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for yet does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

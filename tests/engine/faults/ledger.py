@@ -1,0 +1,192 @@
+"""What executors have written down of their executions, and the invariants that hold for it.
+
+The ledger knows nothing of ProkOS: it is made from what `LedgerExecutor` writes at the start and at the end of each
+execution, and from when processes were killed or paused. Times are seconds of the machine's monotonic clock.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One execution of one task."""
+
+    token: str
+    job: int
+    retries: int
+    element: str
+    instance: int
+    pid: int
+    tokens: tuple[str, ...]
+    """The tokens that the instance had when it reached the task: one for each task before."""
+    started: float
+    ended: float
+    """Infinite while it runs."""
+    how: str
+    """`end` (it had a result), `stopped` (it was cancelled), `killed` (its process was), `running`."""
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A process that was stopped for a while and went on."""
+
+    pid: int
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Two executions of one job at the same time."""
+
+    first: Execution
+    second: Execution
+
+
+@dataclass
+class Findings:
+    """What is wrong with a ledger, and its numbers."""
+
+    instances: int = 0
+    executions: int = 0
+    repeated: int = 0
+    """Executions beyond the first one of each attempt."""
+    excused: int = 0
+    """Overlaps with an execution in a process that was paused meanwhile."""
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        shown = "\n  ".join([f"{len(self.problems)} problems", *self.problems[:20]]) if self.problems else "no problems"
+        numbers = f"{self.instances} instances, {self.executions} executions, {self.repeated} repeated"
+        return f"{numbers}, {self.excused} beside a paused one: {shown}"
+
+
+def read(file: Path, deaths: Mapping[int, float] | None = None) -> list[Execution]:
+    """All executions in the order of their starts.
+
+    Args:
+        file: What the executors have written.
+        deaths: Process id to the time by which it was dead. An execution that it had not ended ended then.
+    """
+    starts: dict[str, dict[str, Any]] = {}
+    ends: dict[str, dict[str, Any]] = {}
+    for line in file.read_text().splitlines() if file.exists() else []:
+        entry = json.loads(line)
+        (starts if entry["event"] == "start" else ends)[entry["execution"]] = entry
+    executions = []
+    for token, start in starts.items():
+        end = ends.get(token)
+        killed = (deaths or {}).get(start["pid"])
+        if end is not None:
+            ended, how = end["monotonic"], end["event"]
+        else:
+            ended, how = (killed, "killed") if killed is not None else (math.inf, "running")
+        known = {name: start[name] for name in ("job", "retries", "element", "instance", "pid")}
+        executions.append(
+            Execution(token, tokens=tuple(start["tokens"]), started=start["monotonic"], ended=ended, how=how, **known)
+        )
+    return sorted(executions, key=lambda execution: execution.started)
+
+
+def check(
+    executions: Sequence[Execution],
+    elements: Sequence[str],
+    *,
+    instances: Collection[int],
+    cancelled: Collection[int] = (),
+    pauses: Iterable[Pause] = (),
+) -> Findings:
+    """Check the invariants.
+
+    Args:
+        executions: The ledger.
+        elements: The tasks of the process in their order.
+        instances: Those that must have been executed to their end.
+        cancelled: Those that were cancelled, and may have stopped anywhere.
+        pauses: Which processes were stopped for a while.
+    """
+    findings = Findings(executions=len(executions))
+    findings.repeated = len(executions) - len({(execution.job, execution.retries) for execution in executions})
+    by_instance: dict[int, list[Execution]] = defaultdict(list)
+    for execution in executions:
+        by_instance[execution.instance].append(execution)
+    wanted = set(instances) - set(cancelled)
+    findings.instances = len(wanted | by_instance.keys())
+    for instance in sorted(wanted | by_instance.keys()):
+        complete = instance in wanted or instance not in cancelled
+        findings.problems += _check_instance(instance, by_instance[instance], elements, complete=complete)
+    paused = list(pauses)
+    for overlap in find_overlaps(executions):
+        if any(_excuses(pause, overlap) for pause in paused):
+            findings.excused += 1
+        else:
+            findings.problems.append(_describe(overlap))
+    findings.problems += [f"{_name(one)} still runs" for one in executions if one.how == "running"]
+    return findings
+
+
+def _check_instance(
+    instance: int, executions: Sequence[Execution], elements: Sequence[str], *, complete: bool
+) -> list[str]:
+    """Its tasks were executed in their order, each went on from one result of the one before, none is missing."""
+    problems = []
+    finished = {execution.token: execution for execution in executions if execution.how == "end"}
+    counting: tuple[str, ...] = max((execution.tokens for execution in executions), key=len, default=())
+    for execution in executions:
+        position = elements.index(execution.element)
+        if len(execution.tokens) != position:
+            problems.append(f"{_name(execution)} had the results of {len(execution.tokens)} tasks")
+        if execution.tokens != counting[: len(execution.tokens)]:
+            problems.append(f"{_name(execution)} went on from a second result of a task before it")
+    for position, token in enumerate(counting):
+        result = finished.get(token)
+        if result is None or result.element != elements[position]:
+            problems.append(f"instance {instance} went on from {elements[position]} without a result of it")
+    for position in range(1, len(elements)):
+        later = [one.started for one in executions if one.element == elements[position]]
+        earlier = [one.ended for one in executions if one.element == elements[position - 1] and one.how == "end"]
+        if later and not (earlier and min(earlier) <= min(later)):
+            problems.append(f"instance {instance} reached {elements[position]} before {elements[position - 1]} ended")
+    if complete:
+        done = {execution.element for execution in finished.values()}
+        problems += [f"instance {instance} never ended {element}" for element in elements if element not in done]
+    return problems
+
+
+def find_overlaps(executions: Iterable[Execution]) -> list[Overlap]:
+    """Executions of one job that began before an earlier one had ended."""
+    found = []
+    by_job: dict[int, list[Execution]] = defaultdict(list)
+    for execution in executions:
+        for earlier in by_job[execution.job]:
+            if execution.started < earlier.ended:
+                found.append(Overlap(earlier, execution))
+        by_job[execution.job].append(execution)
+    return found
+
+
+def _excuses(pause: Pause, overlap: Overlap) -> bool:
+    return any(
+        execution.pid == pause.pid and pause.begin <= execution.ended and pause.end >= execution.started
+        for execution in (overlap.first, overlap.second)
+    )
+
+
+def _name(execution: Execution) -> str:
+    return f"{execution.element} of instance {execution.instance} (job {execution.job}, process {execution.pid})"
+
+
+def _describe(overlap: Overlap) -> str:
+    first, second = overlap.first, overlap.second
+    return (
+        f"{_name(first)} from {first.started:.3f} to {first.ended:.3f} ({first.how}) overlaps with the execution from "
+        f"{second.started:.3f} to {second.ended:.3f} ({second.how}) in process {second.pid}"
+    )
