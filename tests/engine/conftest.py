@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import threading
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -100,3 +102,16 @@ async def engine(engine_address: str) -> AsyncIterator[EngineClient]:
     """A client of the shared broker."""
     async with EngineClient(Connection(engine_address)) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def shop() -> Iterator[None]:
+    """The services of the order example, on the port its executors call. They refuse each first payment of an order."""
+    service = Path(__file__).parents[2] / "examples" / "order" / "shop_service.py"
+    with subprocess.Popen([sys.executable, str(service), "--flaky", "--quiet"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline(), "the shop service does not start"
+        try:
+            yield
+        finally:
+            process.terminate()

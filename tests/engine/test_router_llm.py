@@ -36,7 +36,7 @@ class Model(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Model
 
-    def do_POST(self) -> None:  # noqa: N802 - the library's name
+    def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         assert self.headers["Authorization"] == f"Bearer {KEY}"
         question = json.loads(request["messages"][-1]["content"])
@@ -49,7 +49,14 @@ class Handler(BaseHTTPRequestHandler):
         message = {"role": "assistant", "content": content}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-        body = {"id": "1", "object": "chat.completion", "created": 1, "model": "test", "choices": [choice], "usage": usage}
+        body = {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "test",
+            "choices": [choice],
+            "usage": usage,
+        }
         data = json.dumps(body).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

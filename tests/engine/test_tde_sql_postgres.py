@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import os
 import shutil
+import signal
 import tempfile
 import time
 from datetime import timedelta
@@ -18,7 +20,7 @@ import pytest
 import structlog
 
 from prokos.resources.executor import SqlSettings
-from prokos.tde import BusinessError, Context, Environment, FatalFailure, RetryableFailure, Secrets
+from prokos.tde import BusinessError, Context, Environment, FatalFailure, RetryableFailure, Secrets, sql_threads
 from prokos.tde.sql import SqlExecutor
 
 if TYPE_CHECKING:
@@ -225,13 +227,44 @@ async def test_a_statement_time_out_is_tried_again(server: Server) -> None:
 
 
 async def test_cancelling_ends_the_statement_on_the_server(server: Server) -> None:
-    async with executing(server, "SELECT pg_sleep(600)", concurrency=1) as executor:
-        task = asyncio.create_task(executor.execute({}, context()))
+    async with executing(server, "SELECT pg_sleep(:seconds), 1 AS n", concurrency=1) as executor:
+        task = asyncio.create_task(executor.execute({"seconds": 600}, context()))
         await asyncio.to_thread(wait_until_query, server, sleeping(1))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         await asyncio.to_thread(wait_until_query, server, sleeping(0))
+        assert (await executor.execute({"seconds": 0}, context()))["rowCount"] == 1
+
+
+async def test_cancelling_one_that_waits_for_a_thread_does_not_wait_for_the_others(server: Server) -> None:
+    async with executing(server, "SELECT pg_sleep(600)", concurrency=1) as executor:
+        first, second = (asyncio.create_task(executor.execute({}, context())) for _ in range(2))
+        await asyncio.to_thread(wait_until_query, server, sleeping(1))
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        assert not first.done()
+        first.cancel()
+        await asyncio.wait([first])
+
+
+async def test_cancelling_cuts_the_connection_of_a_server_that_hangs(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_threads, "CANCEL_SECONDS", 0.3)
+    async with executing(server, "SELECT pg_sleep(600)", concurrency=1) as executor:
+        task = asyncio.create_task(executor.execute({}, context()))
+        await asyncio.to_thread(wait_until_query, server, sleeping(1))
+        [(backend,)] = server.query("SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        finally:
+            os.kill(backend, signal.SIGCONT)
+    await asyncio.to_thread(wait_until_query, server, sleeping(0))
 
 
 async def test_workers_that_start_at_once_set_up_once(server: Server) -> None:

@@ -248,7 +248,7 @@ async def test_a_cancelled_download_ends_and_leaves_nothing(repository: Reposito
         await download
     repository.hold.set()
     async with asyncio.timeout(30):
-        while visible(cache):  # noqa: ASYNC110 - a directory has no event
+        while visible(cache):
             await asyncio.sleep(0.02)
     assert not (cache / VERSION).exists()
 

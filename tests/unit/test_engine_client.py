@@ -89,3 +89,11 @@ async def test_tells_the_state_of_the_cluster(client):
 def test_refuses_variables_that_are_no_json():
     with pytest.raises(ValueError, match="not JSON compliant"):
         to_json({"x": float("nan")})
+
+
+def test_refuses_variables_that_are_nested_beyond_the_stack():
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ValueError, match="nested too deeply"):
+        to_json({"x": deep})

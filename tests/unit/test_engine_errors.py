@@ -26,7 +26,7 @@ def translated(status: grpc.StatusCode, details: str | None = "why") -> errors.E
         (STATUS.NOT_FOUND, errors.NotFoundError),
         (STATUS.UNAUTHENTICATED, errors.AccessDeniedError),
         (STATUS.PERMISSION_DENIED, errors.AccessDeniedError),
-        (STATUS.FAILED_PRECONDITION, errors.RejectedError),
+        (STATUS.FAILED_PRECONDITION, errors.WrongStateError),
         (STATUS.INVALID_ARGUMENT, errors.RejectedError),
         (STATUS.ALREADY_EXISTS, errors.RejectedError),
         (STATUS.UNIMPLEMENTED, errors.RejectedError),
@@ -45,7 +45,10 @@ def test_translates_each_status_into_what_a_caller_can_do(status, expected):
     ],
 )
 def test_a_payload_that_is_too_large_is_no_backpressure(status, details):
-    assert type(translated(status, details)) is errors.PayloadTooLargeError
+    error = translated(status, details)
+    assert type(error) is errors.PayloadTooLargeError
+    assert "about 2 MB" in str(error)
+    assert details.rstrip(": ") in str(error)
 
 
 @pytest.mark.parametrize(

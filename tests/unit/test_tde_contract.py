@@ -63,6 +63,15 @@ def test_an_output_that_is_no_object_becomes_the_variable_result(output):
     assert Anything.dump_output(output) == {"result": output}
 
 
+@pytest.mark.parametrize("levels", [300, 900])
+def test_an_output_that_is_nested_too_deeply_is_refused_in_words(levels):
+    output: list[object] = []
+    for _ in range(levels):
+        output = [output]
+    with pytest.raises(FatalFailure, match="nested too deeply"):
+        Anything.dump_output(output)
+
+
 @pytest.mark.parametrize("number", [math.inf, -math.inf])
 def test_an_infinite_number_does_not_become_null(number):
     assert Anything.dump_output({"x": number}) == {"x": number}

@@ -478,7 +478,7 @@ async def test_a_second_cancellation_does_not_stop_the_tidying(marker: str, scra
         with pytest.raises(asyncio.CancelledError):
             await task
         assert processes(marker) == []
-        assert not any(scratch_root.iterdir())  # noqa: ASYNC240
+        assert not any(scratch_root.iterdir())
 
 
 async def test_a_time_out_around_execute_still_counts_as_one(marker: str) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import sqlite3
+import subprocess
+import sys
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from ipaddress import ip_network
@@ -234,6 +236,13 @@ async def test_a_cancelled_statement_stops_and_leaves_the_database_free(tmp_path
             await task
     assert (await run(tmp_path, "SELECT count(*) AS n FROM orders"))["rows"] == [{"n": 0}]
     await add(tmp_path, "A-1")
+
+
+def test_a_worker_does_without_the_orm() -> None:
+    program = "import sys, prokos.tde.sql, sqlalchemy.dialects.postgresql.psycopg, sqlalchemy.dialects.sqlite.pysqlite"
+    listing = "print(*({'sqlalchemy.orm', 'sqlalchemy.ext.asyncio'} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", f"{program}\n{listing}"], check=True, capture_output=True, text=True)
+    assert loaded.stdout.strip() == ""
 
 
 def wait_until_locked(path: Path, seconds: float = 20) -> None:

@@ -20,8 +20,8 @@ MINIMUM_DISK = 2 * 1024**3
 MINIMUM_MEMORY = 2 * 1024**3
 """Bytes of memory: the engine takes about 1.1 GB, the PDO and a few workers the rest."""
 
-TESTED_ENGINES = ("8.6.0",)
-"""Engine versions that the tests run on."""
+TESTED_ENGINES = ("8.6.0", "8.8.21")
+"""Engine versions that the tests run on: the distribution, and the in-memory engine for process tests."""
 
 FEATURES = (
     ((8, 7), "ad-hoc sub-processes"),

@@ -28,6 +28,8 @@ def read_variables(pairs: list[str], file: str | None) -> dict[str, Any]:
             variables[name] = json.loads(text)
         except ValueError:
             variables[name] = text
+        except RecursionError:
+            raise typer.BadParameter(f"--var {name}: nested too deeply") from None
     return variables
 
 
@@ -40,6 +42,8 @@ def _read_file(file: str) -> dict[str, Any]:
         content = json.loads(text)
     except ValueError as error:
         raise typer.BadParameter(f"--vars {file}: not JSON: {error}") from error
+    except RecursionError:
+        raise typer.BadParameter(f"--vars {file}: nested too deeply") from None
     if not isinstance(content, dict):
         raise typer.BadParameter(f"--vars {file}: a JSON object is needed, this is a {type(content).__name__}")
     return content

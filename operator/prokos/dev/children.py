@@ -44,6 +44,8 @@ class ChildSpec:
     """The process is replaced when this changes."""
     grace: float = 25.0
     """Seconds it has to end after SIGTERM."""
+    exclusive: bool = False
+    """One that replaces another starts when that one is gone: they share an address."""
     ready_file: Path | None = None
     """A file the process makes when it has begun its work; without it the process counts as ready at once."""
 
@@ -87,8 +89,9 @@ class Children:
             if current.spec.revision == spec.revision:
                 return
             self._leave(current)
+        before = current.keeper if current is not None and spec.exclusive else None
         child = Child(spec, keeper=None)  # type: ignore[arg-type]  # set in the next line
-        child.keeper = asyncio.create_task(_keep(child), name=f"child {spec.name}")
+        child.keeper = asyncio.create_task(_keep(child, before), name=f"child {spec.name}")
         self._children[spec.name] = child
 
     def remove(self, name: str) -> None:
@@ -109,8 +112,10 @@ class Children:
             await asyncio.gather(*self._leaving, return_exceptions=True)
 
 
-async def _keep(child: Child) -> None:
-    """Run a child's process again and again until it shall stop."""
+async def _keep(child: Child, before: asyncio.Task[None] | None) -> None:
+    """Run a child's process again and again until it shall stop; the first time when the one before it is gone."""
+    if before is not None:
+        await asyncio.wait([before])
     failures = 0
     while not child.stopping.is_set():
         started = time.monotonic()

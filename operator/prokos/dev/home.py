@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from prokos.resources.loaded import Located
     from prokos.resources.problems import Problem
 
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 """Variables of our environment that every child gets; everything else is named by its resource or stays out."""
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
@@ -156,6 +156,7 @@ class EmbeddedHome:
             log_file=self.state.logs / f"{name}.log",
             revision=hashlib.sha256(text.encode()).hexdigest()[:12],
             grace=10,
+            exclusive=True,
         )
 
     # --- observed state ---------------------------------------------------------------------------------------

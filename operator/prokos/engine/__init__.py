@@ -17,6 +17,7 @@ from prokos.engine.errors import (
     NotFoundError,
     PayloadTooLargeError,
     RejectedError,
+    WrongStateError,
 )
 from prokos.engine.job import Job
 from prokos.engine.retry import RetryPolicy
@@ -43,5 +44,6 @@ __all__ = [
     "StepRefusedError",
     "StepRunner",
     "Topology",
+    "WrongStateError",
     "to_json",
 ]

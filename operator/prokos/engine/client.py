@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -82,8 +83,15 @@ class Topology:
 
 
 def to_json(variables: Mapping[str, Any]) -> str:
-    """Variables as the gateway takes them. Not-a-number and infinity are no JSON and are refused."""
-    return json.dumps(variables, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    """Variables as the gateway takes them.
+
+    Raises:
+        ValueError: They hold not-a-number or infinity, which are no JSON, or are nested beyond Python's stack.
+    """
+    try:
+        return json.dumps(variables, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except RecursionError:
+        raise ValueError("they are nested too deeply") from None
 
 
 class EngineClient:
@@ -256,9 +264,10 @@ class EngineClient:
 
         async def attempt() -> list[Job]:
             jobs: list[Job] = []
+            asked = time.monotonic()
             try:
                 async for response in self._gateway.ActivateJobs(request, timeout=max(wait, 0) + COMMAND_TIMEOUT):
-                    jobs.extend(Job.from_message(job) for job in response.jobs)
+                    jobs.extend(Job.from_message(job, asked) for job in response.jobs)
             except grpc.aio.AioRpcError as error:
                 # What has arrived is leased to us: it is worth more than the rest of the answer.
                 if not jobs:

@@ -28,6 +28,10 @@ class RejectedError(EngineError):
     """The command is wrong for the state of the engine, or wrong in itself; repeating it cannot help."""
 
 
+class WrongStateError(RejectedError):
+    """What the command names is not in a state for it, such as a job that waits for its next attempt."""
+
+
 class PayloadTooLargeError(RejectedError):
     """The variables exceed what the engine can store in one record (4 MB, in effect about 2 MB)."""
 
@@ -43,9 +47,13 @@ _BY_STATUS: dict[grpc.StatusCode, type[EngineError]] = {
     grpc.StatusCode.ABORTED: EngineUnavailableError,
     grpc.StatusCode.CANCELLED: EngineUnavailableError,
     grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.FAILED_PRECONDITION: WrongStateError,
     grpc.StatusCode.UNAUTHENTICATED: AccessDeniedError,
     grpc.StatusCode.PERMISSION_DENIED: AccessDeniedError,
 }
+
+SIZE_LIMIT = "too large: the engine stores about 2 MB of variables in one step, and takes 4 MB in one command"
+"""The engine's own words name no limit, or no unit."""
 
 _TOO_LARGE = ("larger than max", "EXCEEDED_BATCH_RECORD_SIZE", "exceeds maximum size")
 """How gRPC (here, and in the gateway's Java) and the broker word a payload beyond their limits, in whatever status."""
@@ -66,7 +74,7 @@ def from_grpc(error: grpc.aio.AioRpcError) -> EngineError:
     """Translate a gRPC error by its details where its status would mislead: repeating some could never end."""
     details = error.details() or ""
     if any(words in details for words in _TOO_LARGE):
-        return PayloadTooLargeError(details)
+        return PayloadTooLargeError(f"{SIZE_LIMIT} ({details.rstrip(': ')})")
     if any(words in details for words in _CONNECTION_BROKE):
         return EngineUnavailableError(details)
     if refused := _NO_TOKEN.search(details):

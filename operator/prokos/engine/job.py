@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 
@@ -26,10 +27,17 @@ class Job:
     tenant_id: str
     raw_variables: str
     """Variables as JSON text, as it came: what is only passed on is not parsed."""
+    leased_at: float = field(default_factory=time.monotonic, compare=False)
+    """A time on our monotonic clock, in seconds, at which the lease had not begun or just began."""
 
     @classmethod
-    def from_message(cls, message: Any) -> Self:
-        """Read the gateway's `ActivatedJob`."""
+    def from_message(cls, message: Any, leased_at: float | None = None) -> Self:
+        """Read the gateway's `ActivatedJob`.
+
+        Args:
+            message: The message.
+            leased_at: See the field; None is now, which is right for a job that was just pushed.
+        """
         return cls(
             key=message.key,
             type=message.type,
@@ -44,6 +52,7 @@ class Job:
             deadline=message.deadline,
             tenant_id=message.tenantId,
             raw_variables=message.variables or "{}",
+            leased_at=time.monotonic() if leased_at is None else leased_at,
         )
 
     @property

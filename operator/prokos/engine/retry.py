@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
 import tenacity
 
 from prokos.engine.errors import BackpressureError, EngineError, EngineUnavailableError
@@ -14,6 +17,11 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     T = TypeVar("T")
+
+FIRST_SAID = 8
+"""Repetitions of a command before the log says so."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +52,19 @@ class RetryPolicy:
         except transient:
             if self.patience == 0:
                 raise
+        await asyncio.sleep(random.uniform(0, self.initial))  # noqa: S311 - spreads load, guards nothing
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(transient),
             wait=tenacity.wait_random_exponential(multiplier=self.initial, max=self.maximum),
             stop=tenacity.stop_never if self.patience is None else tenacity.stop_after_delay(self.patience),
+            before_sleep=_say_now_and_then,
             reraise=True,
         )
         return await retrying(command)
+
+
+def _say_now_and_then(state: tenacity.RetryCallState) -> None:
+    """Log the 8th, 16th, 32nd, ... repetition: the first ones are ordinary, and all of them would be too many."""
+    repetition = state.attempt_number
+    if repetition >= FIRST_SAID and repetition & (repetition - 1) == 0 and state.outcome is not None:
+        log.warning("a command is still repeated", repetitions=repetition, error=str(state.outcome.exception()))

@@ -12,11 +12,13 @@ import asyncio
 import contextlib
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
 from prokos.engine.errors import EngineError
+from prokos.engine.stalls import Stalls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -98,7 +100,8 @@ class JobSource:
         self.lease = lease
         self.slots = slots
         self.poll_interval = poll_interval
-        self._buffer: deque[tuple[float, Job]] = deque()
+        self._buffer: deque[Job] = deque()
+        self._stalls = Stalls()
         self._arrived = asyncio.Event()
         self._poll_now = asyncio.Event()
         self._behind = False
@@ -111,6 +114,7 @@ class JobSource:
         Runs until it is cancelled; lost connections are mended.
         """
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._stalls.watch())
             tasks.create_task(self._stream())
             tasks.create_task(self._poll())
             while True:
@@ -122,16 +126,21 @@ class JobSource:
     async def _next(self) -> Job:
         while True:
             while self._buffer:
-                arrival, job = self._buffer.popleft()
-                if time.monotonic() - arrival < self.lease * FRESH:
+                job = self._buffer.popleft()
+                if time.monotonic() - job.leased_at < self.lease * FRESH:
                     return job
             self._arrived.clear()
             if self._behind:
                 self._poll_now.set()
             await self._arrived.wait()
 
+    def _accept_pushed(self, job: Job) -> None:
+        sent = self._stalls.sent_after()
+        self._accept(replace(job, leased_at=sent) if sent < job.leased_at else job)
+
     def _accept(self, job: Job) -> None:
-        self._buffer.append((time.monotonic(), job))
+        with open("/tmp/accepts.log", "a") as f: f.write(f"{time.time():.4f} {self.worker} {self.job_type} {job.key} deadline={job.deadline} pi={job.process_instance_key} age={time.monotonic()-job.leased_at:.3f}\n")  # TMPDEBUG
+        self._buffer.append(job)
         self._arrived.set()
 
     async def _stream(self) -> None:
@@ -142,7 +151,7 @@ class JobSource:
             stream = self.client.stream_jobs(self.job_type, worker=self.worker, lease=self.lease)
             try:
                 async for job in stream:
-                    self._accept(job)
+                    self._accept_pushed(job)
                     if self._overflows():
                         self._behind = True
                         self._caught_up.clear()
@@ -161,7 +170,7 @@ class JobSource:
         waiting = len(self._buffer)
         if waiting <= self.slots.size:
             return False
-        return waiting > MOST_WAITING or time.monotonic() - self._buffer[0][0] > self.lease * PATIENCE
+        return waiting > MOST_WAITING or time.monotonic() - self._buffer[0].leased_at > self.lease * PATIENCE
 
     async def _drain(self, stream: AsyncGenerator[Job, None]) -> None:
         with contextlib.suppress(TimeoutError, StopAsyncIteration):
@@ -169,7 +178,7 @@ class JobSource:
                 while True:
                     async with asyncio.timeout(QUIET):
                         job = await anext(stream)
-                    self._accept(job)
+                    self._accept_pushed(job)
 
     async def _poll(self) -> None:
         while True:

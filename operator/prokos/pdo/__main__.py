@@ -18,6 +18,7 @@ from aiohttp import web
 
 from prokos.engine import EngineClient, StepRunner
 from prokos.engine.connection import from_environment
+from prokos.engine.nesting import allow_deep_variables
 from prokos.logs import configure_logging
 from prokos.pdo.beat import Heartbeat
 from prokos.pdo.service import Pdo
@@ -25,7 +26,7 @@ from prokos.pdo.status import build_app, receive_hints
 from prokos.registry import FileRegistry
 from prokos.router import DecideStep, SettleSteps
 
-BEAT_LEASE_MARGIN = 4.0
+BEAT_LEASE_MARGIN = 2.0
 """Seconds a beat's jobs outlive the beat: what a killed PDO delays the heartbeat by."""
 
 log = structlog.get_logger("prokos.pdo")
@@ -83,6 +84,7 @@ async def serve(registry: Path, status_address: str, hints_address: str) -> None
 def main() -> None:
     """Run; a missing setting is one clear line."""
     configure_logging()
+    allow_deep_variables()
     try:
         asyncio.run(
             serve(

@@ -122,10 +122,10 @@ class Context:
     """The task's job key: the same in every attempt, so that a service can tell a repetition from a new task."""
     timeout: timedelta
     log: FilteringBoundLogger
-    attempt: int = 0
-    """0 for the first attempt, as far as the number of attempts is known."""
     task: TaggedTask | None = None
     """The dispatched task; None when a process calls the TDE itself."""
+    attempt: int = 0
+    """0 for the first attempt, as far as the number of attempts is known."""
 
 
 def output_adapter(output_type: Any) -> TypeAdapter[Any]:
@@ -185,5 +185,10 @@ class Executor(ABC, Generic[Input, Output]):
     @classmethod
     def dump_output(cls, output: Any) -> dict[str, Any]:
         """Turn an output into variables."""
-        dumped = cls._output.dump_python(output, mode="json", by_alias=True)
+        try:
+            dumped = cls._output.dump_python(output, mode="json", by_alias=True)
+        except ValueError as error:
+            if "depth" in str(error):
+                raise FatalFailure("the output is nested too deeply; 250 levels are possible") from error
+            raise
         return dumped if isinstance(dumped, dict) else {"result": dumped}

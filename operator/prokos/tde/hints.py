@@ -30,7 +30,14 @@ class HintSender:
         """Queue a hint; never waits and never fails."""
         if self._queue.full():
             self._queue.get_nowait()
+            self._queue.task_done()
         self._queue.put_nowait(json.dumps(hint, separators=(",", ":")).encode() + b"\n")
+
+    async def flush(self, timeout: float) -> None:
+        """Wait until everything is sent, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._queue.join()
 
     async def run(self) -> None:
         """Send hints until cancelled."""
@@ -41,6 +48,7 @@ class HintSender:
                     while True:
                         writer.write(await self._queue.get())
                         await writer.drain()
+                        self._queue.task_done()
                 finally:
                     writer.close()
             await asyncio.sleep(RECONNECT)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from prokos.engine import EngineError, NotFoundError, RejectedError
 from prokos.tde.report import parent_is_gone
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from prokos.engine import EngineClient, Job
     from prokos.tde.contract import TaggedTask
 
@@ -23,7 +26,8 @@ VERIFY_AFTER_MS = 10_000
 """A TDE that starts to execute this long after its task was leased first asks whether the task is still open.
 
 It must be shorter than `TDE_LEASE`, so that every second execution of one TDE asks: its first one may have
-reported already. Both times are the engine's, so that no other clock matters.
+reported already. Where the task's own lease is shorter, that counts: once it is over, another PDO may have dispatched
+the task. All times are the engine's, so that no other clock matters.
 """
 
 
@@ -39,7 +43,7 @@ def must_verify(task: TaggedTask, job: Job, lease: float = TDE_LEASE) -> bool:
     """Whether a task may have ended before its TDE got to execute it."""
     leased_at = task.deadline - task.lease
     started_at = job.deadline - int(lease * 1000)
-    return task.verify or not 0 <= started_at - leased_at <= VERIFY_AFTER_MS
+    return task.verify or not 0 <= started_at - leased_at <= min(VERIFY_AFTER_MS, task.lease)
 
 
 async def keep(client: EngineClient, job: Job, task: TaggedTask | None, lease: float = TDE_LEASE) -> None:
@@ -50,21 +54,38 @@ async def keep(client: EngineClient, job: Job, task: TaggedTask | None, lease: f
         LeaseLostError: The TDE's job is no longer ours.
     """
     interval = lease / KEEP_SHARE
-    held_until = time.monotonic() + lease
+    held_until = job.leased_at + lease
+    # The job may have waited here for most of its lease.
+    await asyncio.sleep(min(interval, max(held_until - time.monotonic(), 0) / 2))
     while True:
-        await asyncio.sleep(interval)
-        if time.monotonic() > held_until:
-            raise LeaseLostError("this worker was held up for longer than its lease")
-        renewed_at = time.monotonic()
         try:
-            await client.extend_lease(job.key, lease)
+            async with _until(held_until):
+                renewed_at = time.monotonic()
+                await client.extend_lease(job.key, lease)
+                held_until = renewed_at + lease
+            if task is not None:
+                async with _until(held_until):
+                    gone = await parent_is_gone(client, task)
+                if gone:
+                    raise TaskGoneError("the task was cancelled")
         except NotFoundError as error:
             raise TaskGoneError(f"the TDE was ended: {error}") from error
         except RejectedError as error:
             # The engine has taken the job back, and may have given it to another worker.
             raise LeaseLostError(f"the lease is over: {error}") from error
+        except TimeoutError as error:
+            # Not any later: a renewal that succeeds after the lease may renew that of the worker who has it now.
+            raise LeaseLostError("this worker was held up for longer than its lease") from error
         except EngineError:
-            continue
-        held_until = renewed_at + lease
-        if task is not None and await parent_is_gone(client, task):
-            raise TaskGoneError("the task was cancelled")
+            pass
+        await asyncio.sleep(interval)
+
+
+@asynccontextmanager
+async def _until(end: float) -> AsyncIterator[None]:
+    """Allow something to last until a time, and not to begin after it. Raises TimeoutError."""
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    async with asyncio.timeout(left):
+        yield

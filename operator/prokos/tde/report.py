@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from prokos.engine import NotFoundError, RejectedError
+from prokos.engine import NotFoundError, RejectedError, WrongStateError
 from prokos.tde.outcome import Completed, Errored, Failed, attempt_number, backoff_delay, retries_left
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ async def report(
 
     Raises:
         NotFoundError: The job has ended already: cancelled, or an earlier report of ours arrived.
+        WrongStateError: The job has the outcome of another worker, and waits for its next attempt or for a person.
     """
     try:
         match outcome:
@@ -57,6 +58,9 @@ async def report(
                 await client.throw_error(key, code, message, variables)
             case Failed(message=message):
                 await _fail(client, key, retries, attempt, outcome, backoff)
+    except WrongStateError:
+        # Nothing is wrong with the outcome; it came too late, and must not become an incident of the next attempt.
+        raise
     except (RejectedError, ValueError) as error:
         if isinstance(outcome, Failed):
             raise

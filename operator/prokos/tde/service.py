@@ -17,6 +17,7 @@ import structlog
 
 from prokos.engine import EngineClient
 from prokos.engine.connection import from_environment
+from prokos.engine.nesting import allow_deep_variables
 from prokos.logs import configure_logging
 from prokos.resources import TaskExecutor
 from prokos.tde.contract import Environment, FatalFailure
@@ -27,6 +28,9 @@ from prokos.tde.worker import TdeWorker
 
 GRACE = 20.0
 """Seconds running tasks have to end when the worker is asked to stop; `PROKOS_GRACE` overrides it."""
+
+FLUSH = 1.0
+"""Seconds a worker that stops has to send its last hints."""
 
 log = structlog.get_logger("prokos.tde")
 
@@ -54,7 +58,8 @@ async def serve(executor_file: Path, workdir: Path) -> None:
     async with EngineClient(connection) as client:
         worker = TdeWorker(client, resource, executor, worker=f"tde-{environment.name}-{os.getpid()}", hints=hints)
         await worker.run(stop, float(os.environ.get("PROKOS_GRACE", GRACE)), _announce)
-    if sending:
+    if hints and sending:
+        await hints.flush(FLUSH)
         sending.cancel()
     log.info("worker stopped", executor=environment.name)
 
@@ -69,6 +74,7 @@ def _announce() -> None:
 def main() -> None:
     """Run, and turn what cannot be mended by a restart into one clear line."""
     configure_logging()
+    allow_deep_variables()
     try:
         file = os.environ.get("PROKOS_EXECUTOR_FILE")
         if not file:

@@ -12,24 +12,24 @@ import asyncio
 import contextlib
 import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
-from sqlalchemy import URL, make_url, text
+from sqlalchemy import URL, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, StatementError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from prokos.tde.cancellation import finish
 from prokos.tde.contract import BusinessError, Executor, FatalFailure, RetryableFailure
 from prokos.tde.sql_errors import business_code, describe, is_retryable
+from prokos.tde.sql_threads import Cancellation, in_thread
 from prokos.tde.sql_values import hide_values, to_json, to_parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from sqlalchemy import TextClause
+    from sqlalchemy import Connection, Engine, TextClause
 
     from prokos.resources.executor import SqlSettings
     from prokos.tde.contract import Context, Environment
@@ -38,12 +38,14 @@ BUSY_SECONDS = 10.0
 """How long SQLite waits for another writer."""
 CONNECT_SECONDS = 10
 """How long a connection to PostgreSQL may take."""
+UNHEARD_SECONDS = 30
+"""How long PostgreSQL may stay silent before TCP asks whether it is there, and how long that may take."""
 SETUP_LOCK = 0x70726F6B6F73
 """Key of the PostgreSQL advisory lock under which workers set up: the letters "prokos"."""
 
 _DRIVERS = {
-    "sqlite": "sqlite+aiosqlite",
-    "sqlite+aiosqlite": "sqlite+aiosqlite",
+    "sqlite": "sqlite+pysqlite",
+    "sqlite+pysqlite": "sqlite+pysqlite",
     "postgres": "postgresql+psycopg",
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
@@ -66,92 +68,78 @@ class SqlExecutor(Executor[dict[str, Any], dict[str, Any]]):
         self._statement: TextClause = text(settings.statement)
         self._parameters = tuple(self._statement.compile().params)
         self._streams = is_read(settings.statement)
-        self._engine: AsyncEngine | None = None
+        self._threads = ThreadPoolExecutor(environment.concurrency, "sql")
+        self._engine = self._create_engine()
         self._set_up = False
         self._setting_up = asyncio.Lock()
 
     async def start(self) -> None:
-        """Make the connection pool and set up. A database that is down is set up by the first task instead.
+        """Set up. A database that is down is set up by the first task instead.
 
         Raises:
             FatalFailure: The database refuses a statement of `setup`.
         """
-        self._engine = self._create_engine()
         try:
-            await self._ensure_set_up(self._engine)
+            await self._ensure_set_up()
         except RetryableFailure as failure:
             log.warning("database is not ready; the next task tries again", reason=str(failure))
 
     async def close(self) -> None:
-        """Close the pool."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            await engine.dispose()
+        """Close the connections and end the threads."""
+        await in_thread(self._threads, lambda _: self._engine.dispose())
+        self._threads.shutdown(wait=False)
 
     async def execute(self, data: dict[str, Any], context: Context) -> dict[str, Any]:
         """Run the statement once."""
-        if self._engine is None:
-            raise RuntimeError("execute before start")
         if missing := [name for name in self._parameters if name not in data]:
             raise FatalFailure(f"spec.sql.statement needs {', '.join(missing)}, which the input does not have")
         parameters = {name: to_parameter(data[name]) for name in self._parameters}
-        await self._ensure_set_up(self._engine)
+        await self._ensure_set_up()
         try:
-            async with self._engine.begin() as connection:
-                return await self._run(connection, parameters)
-        except (DBAPIError, OSError) as error:
-            self._fail(getattr(error, "orig", None) or error, parameters)
-        except PoolTimeoutError as error:
-            raise RetryableFailure("no connection to the database became free") from error
-        except (StatementError, TypeError, ValueError, OverflowError) as error:
+            return await in_thread(self._threads, partial(self._run, parameters))
+        except (StatementError, OSError, TypeError, ValueError, OverflowError) as error:
             self._fail(getattr(error, "orig", None) or error, parameters)
 
-    async def _run(self, connection: AsyncConnection, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        if not self._is_sqlite:
-            return await self._fetch(connection, parameters)
-        # SQLite works in a thread, which no cancellation reaches: it would run on and hold its locks.
-        driver: Any = (await connection.get_raw_connection()).driver_connection
-        work = asyncio.ensure_future(self._fetch(connection, parameters))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await finish(_interrupt(driver, work))
-            raise
-
-    async def _fetch(self, connection: AsyncConnection, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    def _run(self, parameters: Mapping[str, Any], cancellation: Cancellation) -> dict[str, Any]:
         limit = self.settings.max_rows
-        if self._streams:
-            streamed = await connection.stream(self._statement, parameters)
-            columns, rows = list(streamed.keys()), await streamed.fetchmany(limit + 1)
-            await streamed.close()
-        else:
-            result = await connection.execute(self._statement, parameters)
+        with self._transaction(cancellation) as connection:
+            result = connection.execute(
+                self._statement, parameters, execution_options={"stream_results": self._streams}
+            )
             if not result.returns_rows:
                 return {"rowCount": max(result.rowcount, 0)}
             columns, rows = list(result.keys()), result.fetchmany(limit + 1)
-        if len(rows) > limit:
-            raise FatalFailure(f"the statement returns more rows than spec.sql.maxRows ({limit}); it was undone")
-        if twice := [name for name, count in Counter(columns).items() if count > 1]:
-            raise FatalFailure(f"the statement returns several columns named {twice[0]!r}; name them apart with AS")
-        return {
-            "rows": [dict(zip(columns, map(to_json, row), strict=True)) for row in rows],
-            "rowCount": len(rows),
-        }
+            result.close()
+            if len(rows) > limit:
+                raise FatalFailure(f"the statement returns more rows than spec.sql.maxRows ({limit}); it was undone")
+            if twice := [name for name, count in Counter(columns).items() if count > 1]:
+                raise FatalFailure(f"the statement returns several columns named {twice[0]!r}; name them apart with AS")
+            return {
+                "rows": [dict(zip(columns, map(to_json, row), strict=True)) for row in rows],
+                "rowCount": len(rows),
+            }
+
+    @contextlib.contextmanager
+    def _transaction(self, cancellation: Cancellation) -> Iterator[Connection]:
+        with self._engine.connect() as connection, cancellation.reaching(connection), connection.begin():
+            yield connection
 
     @property
     def _is_sqlite(self) -> bool:
         return self._url.get_backend_name() == "sqlite"
 
-    def _create_engine(self) -> AsyncEngine:
+    def _create_engine(self) -> Engine:
         if self._is_sqlite:
             arguments: dict[str, Any] = {"timeout": BUSY_SECONDS}
         else:
             arguments = {
                 "connect_timeout": CONNECT_SECONDS,
+                "tcp_user_timeout": UNHEARD_SECONDS * 1000,
+                "keepalives_idle": UNHEARD_SECONDS,
                 "application_name": f"prokos-{self.environment.name}",
                 "prepare_threshold": None,  # prepared statements break behind pooling proxies
             }
-        return create_async_engine(
+        return create_engine(
             self._url,
             connect_args={key: value for key, value in arguments.items() if key not in self._url.query},
             pool_size=self.environment.concurrency,
@@ -160,31 +148,30 @@ class SqlExecutor(Executor[dict[str, Any], dict[str, Any]]):
             hide_parameters=True,
         )
 
-    async def _ensure_set_up(self, engine: AsyncEngine) -> None:
-        if self._set_up:
-            return
+    async def _ensure_set_up(self) -> None:
         async with self._setting_up:
             if self._set_up:
                 return
             try:
-                if self._is_sqlite:
-                    await _enable_wal(engine)
-                if self.settings.setup:
-                    async with engine.begin() as connection:
-                        await self._run_setup(connection)
+                await in_thread(self._threads, self._run_setup)
             except (DBAPIError, OSError) as error:
                 self._fail(getattr(error, "orig", None) or error, {}, "spec.sql.setup: ")
             self._set_up = True
 
-    async def _run_setup(self, connection: AsyncConnection) -> None:
-        # Even CREATE TABLE IF NOT EXISTS fails when two sessions do it at once, so they take turns.
+    def _run_setup(self, cancellation: Cancellation) -> None:
         if self._is_sqlite:
-            await connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SETUP_LOCK})
-        for statement in self.settings.setup:
-            # Without parameters a driver takes the text as it is, % and : included.
-            await connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+            _enable_wal(self._engine)
+        if not self.settings.setup:
+            return
+        with self._transaction(cancellation) as connection:
+            # Even CREATE TABLE IF NOT EXISTS fails when two sessions do it at once, so they take turns.
+            if self._is_sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SETUP_LOCK})
+            for statement in self.settings.setup:
+                # Without parameters a driver takes the text as it is, % and : included.
+                connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
     def _fail(self, error: BaseException, parameters: Mapping[str, Any], where: str = "") -> NoReturn:
         message = where + self._redact(hide_values(describe(error), parameters))
@@ -198,18 +185,10 @@ class SqlExecutor(Executor[dict[str, Any], dict[str, Any]]):
         return self.environment.secrets.redact(message)
 
 
-async def _interrupt(driver: Any, work: asyncio.Future[Any]) -> None:
-    while not work.done():  # an interruption before the statement has begun is lost
-        await driver.interrupt()
-        await asyncio.wait([work], timeout=0.05)
-    work.exception()
-
-
-async def _enable_wal(engine: AsyncEngine) -> None:
+def _enable_wal(engine: Engine) -> None:
     """Let SQLite's readers work beside a writer. The mode stays in the file, so one success is enough for ever."""
-    with contextlib.suppress(DBAPIError):  # in use right now, or on a read-only medium
-        async with engine.connect() as connection:
-            await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    with contextlib.suppress(DBAPIError), engine.connect() as connection:  # in use right now, or on a read-only medium
+        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
 
 def engine_url(value: str, workdir: Path) -> URL:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 import structlog
 
-from prokos.engine import EngineError, JobSource, NotFoundError, RejectedError, Slots
+from prokos.engine import EngineError, JobSource, NotFoundError, RejectedError, Slots, WrongStateError
 from prokos.resources.names import tde_job_type, tde_output_job_type
 from prokos.tde.contract import Context, FatalFailure, TaggedTask
 from prokos.tde.lease import TDE_LEASE, LeaseLostError, TaskGoneError, keep, must_verify
@@ -239,7 +239,7 @@ class TdeWorker:
 
     async def _report_to_caller(self, job: Job, outcome: Outcome) -> Outcome | None:
         """Give the outcome to the TDE's own job: a process called it directly."""
-        with contextlib.suppress(NotFoundError):
+        with contextlib.suppress(NotFoundError, WrongStateError):
             return await report(self.client, job.key, job.retries, 0, outcome, self.spec.backoff)
         return None
 

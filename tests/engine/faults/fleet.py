@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
 import signal
 import time
 import urllib.error
-import urllib.request
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,12 @@ from pyzeebe.proto import gateway_pb2 as pb
 from pyzeebe.proto.gateway_pb2_grpc import GatewayStub
 
 from engine.devsystem import DevSystem, wait_until
-from engine.faults.ledger import Execution, Findings, Pause, check, read
+from engine.faults.ledger import Execution, Findings, LedgerFile, Pause, check
 from engine.samples import HEAD, write
 from prokos.engine import Connection, EngineClient, EngineUnavailableError, NotFoundError
 
 ELEMENTS = tuple(f"task{number:02}" for number in range(1, 11))
-EXECUTORS = {"ledger-odd": 2, "ledger-even": 1}
+EXECUTORS = {"ledger-odd": 2, "ledger-even": 2}
 """Executors and the number of their workers; the tasks go to them by turns."""
 
 PROCESS = "ten-tasks"
@@ -49,7 +51,7 @@ def ten_tasks() -> str:
     places = ["Start", *ELEMENTS, "End"]
     nodes += [
         f'<bpmn:sequenceFlow id="f{number}" sourceRef="{source}" targetRef="{target}"/>'
-        for number, (source, target) in enumerate(zip(places, places[1:], strict=False))
+        for number, (source, target) in enumerate(pairwise(places))
     ]
     body = "\n".join(nodes)
     return f'{HEAD}<bpmn:process id="{PROCESS}" isExecutable="true">\n{body}\n</bpmn:process>\n</bpmn:definitions>\n'
@@ -89,11 +91,12 @@ class Fleet:
         system: dict[str, Any] = {"pdo": {"lease": lease}}
         if engine is not None:
             system["engine"] = {"external": {"address": engine}}
-        resources = [
-            ledger_executor(name, workers, self.ledger_file, seed) for name, workers in EXECUTORS.items()
-        ] + [{"apiVersion": "prokos.io/v1alpha1", "kind": "ProkOS", "metadata": {"name": "test"}, "spec": system}]
+        resources = [ledger_executor(name, workers, self.ledger_file, seed) for name, workers in EXECUTORS.items()] + [
+            {"apiVersion": "prokos.io/v1alpha1", "kind": "ProkOS", "metadata": {"name": "test"}, "spec": system}
+        ]
         manifests = write(directory / "manifests", processes={PROCESS: ten_tasks()}, resources=resources)
         self.dev = DevSystem(directory, [manifests])
+        self._ledger = LedgerFile(self.ledger_file)
         self.instances: set[int] = set()
         self.cancelled: set[int] = set()
         self.deaths: dict[int, float] = {}
@@ -133,22 +136,24 @@ class Fleet:
             await asyncio.gather(*(one() for _ in range(count)))
         return started
 
-    def cancel(self, instances: Iterable[int]) -> set[int]:
-        """Cancel instances; returns those that had not ended by themselves."""
-        cancelled = asyncio.run(self._cancel(list(instances)))
-        self.cancelled |= cancelled
-        return cancelled
+    def cancel(self, instances: Collection[int]) -> set[int]:
+        """Cancel instances; returns those that had not ended by themselves, as far as the answers tell."""
+        # Noted first: what is known of them is less from now on, also when an answer is lost.
+        self.cancelled |= set(instances)
+        return asyncio.run(self._cancel(instances))
 
-    async def _cancel(self, instances: list[int]) -> set[int]:
-        cancelled = set()
+    async def _cancel(self, instances: Collection[int]) -> set[int]:
+        limit = asyncio.Semaphore(16)
+        cancelled: set[int] = set()
         async with EngineClient(Connection(self.engine)) as client:
-            for key in instances:
-                # Noted first: a lost answer leaves open whether it is cancelled.
-                try:
-                    await client.cancel_instance(key)
-                    cancelled.add(key)
-                except NotFoundError:
-                    continue
+
+            async def one(key: int) -> None:
+                async with limit:
+                    with contextlib.suppress(NotFoundError):
+                        await client.cancel_instance(key)
+                        cancelled.add(key)
+
+            await asyncio.gather(*(one(key) for key in instances))
         return cancelled
 
     def running(self, instances: Collection[int]) -> set[int]:
@@ -176,32 +181,34 @@ class Fleet:
 
     def settle(self, timeout: float) -> Findings:
         """Wait until every instance has ended, then check the ledger."""
-        left = self.instances - self.cancelled
-
-        def ended() -> bool:
-            nonlocal left
-            finished = {one.instance for one in self.executions() if one.element == ELEMENTS[-1] and one.how == "end"}
-            if candidates := left & finished:
-                left = (left - candidates) | self.running(candidates)
-            return not left
-
-        wait_until(ended, timeout=timeout, describe=lambda: f"seed {self.seed}: {self._describe(left)}")
-        wait_until(self._quiet, timeout=60, describe=lambda: f"seed {self.seed}: executions go on\n{self.dev.logs()}")
+        deadline = time.monotonic() + timeout
+        ended: set[int] = set()
+        while left := self._unfinished(ended):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"seed {self.seed}: {self._describe(left)}")
+            time.sleep(0.2)
         findings = self.check()
         print(f"seed {self.seed}: {findings}", flush=True)
         return findings
 
-    def _quiet(self) -> bool:
-        return not any(one.how == "running" for one in self.executions())
+    def _unfinished(self, ended: set[int]) -> set[int]:
+        """Instances and executions that go on, by instance. `ended` is what is known and gets to be known."""
+        executions = self.executions()
+        # An instance whose start was lost with its answer shows in the ledger.
+        wanted = (self.instances | {one.instance for one in executions}) - self.cancelled
+        finished = {one.instance for one in executions if one.element == ELEMENTS[-1] and one.how == "end"}
+        candidates = (wanted & finished) - ended
+        ended |= candidates - self.running(candidates)
+        return (wanted - ended) | {one.instance for one in executions if one.how == "running"}
 
     def _describe(self, left: Collection[int]) -> str:
         last = {one.instance: one for one in self.executions() if one.instance in left}
         shown = [f"  {key}: {last.get(key)}" for key in sorted(left)[:5]]
-        return "\n".join([f"{len(left)} instances have not ended", *shown, self.dev.logs()])
+        return "\n".join([f"{len(left)} instances have not ended", *shown, str(self.check()), self.dev.logs()])
 
     def executions(self) -> list[Execution]:
         """The ledger so far."""
-        return read(self.ledger_file, self.deaths)
+        return self._ledger.read(self.deaths)
 
     def check(self) -> Findings:
         """Check the ledger of everything so far."""
@@ -210,12 +217,11 @@ class Fleet:
         )
 
     def wait_for_executions(self, count: int, timeout: float = 60) -> None:
-        """Wait until so many more executions have begun."""
-        before = len(self.executions())
+        """Wait until there are so many executions in all."""
         wait_until(
-            lambda: len(self.executions()) >= before + count,
+            lambda: len(self.executions()) >= count,
             timeout=timeout,
-            describe=lambda: f"{len(self.executions()) - before} executions\n{self.dev.logs()}",
+            describe=lambda: f"{len(self.executions())} executions, not {count}\n{self.dev.logs()}",
         )
 
     # --- faults -----------------------------------------------------------------------------------------------
@@ -232,6 +238,19 @@ class Fleet:
                 continue
         return sorted(found)
 
+    def busy_worker(self) -> int:
+        """Wait for a worker that executes something; the one that executes most."""
+        found: list[int] = []
+
+        def busy() -> bool:
+            here = set(self.processes("prokos.tde"))
+            counts = Counter(one.pid for one in self.executions() if one.how == "running" and one.pid in here)
+            found[:] = [pid for pid, _ in counts.most_common(1)]
+            return bool(found)
+
+        wait_until(busy, timeout=30, describe=lambda: f"no worker is busy\n{self.dev.logs()}")
+        return found[0]
+
     def kill(self, pid: int) -> float:
         """Kill a process and wait until it is dead; the time of the kill."""
         at = time.time()
@@ -247,7 +266,8 @@ class Fleet:
         try:
             time.sleep(seconds)
         finally:
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
         pause = Pause(pid, begin, time.monotonic())
         self.pauses.append(pause)
         return pause

@@ -69,31 +69,46 @@ class Findings:
         return f"{numbers}, {self.excused} beside a paused one: {shown}"
 
 
-def read(file: Path, deaths: Mapping[int, float] | None = None) -> list[Execution]:
-    """All executions in the order of their starts.
+class LedgerFile:
+    """What the executors have written so far; each line is read once."""
 
-    Args:
-        file: What the executors have written.
-        deaths: Process id to the time by which it was dead. An execution that it had not ended ended then.
-    """
-    starts: dict[str, dict[str, Any]] = {}
-    ends: dict[str, dict[str, Any]] = {}
-    for line in file.read_text().splitlines() if file.exists() else []:
-        entry = json.loads(line)
-        (starts if entry["event"] == "start" else ends)[entry["execution"]] = entry
-    executions = []
-    for token, start in starts.items():
-        end = ends.get(token)
-        killed = (deaths or {}).get(start["pid"])
-        if end is not None:
-            ended, how = end["monotonic"], end["event"]
-        else:
-            ended, how = (killed, "killed") if killed is not None else (math.inf, "running")
-        known = {name: start[name] for name in ("job", "retries", "element", "instance", "pid")}
-        executions.append(
-            Execution(token, tokens=tuple(start["tokens"]), started=start["monotonic"], ended=ended, how=how, **known)
-        )
-    return sorted(executions, key=lambda execution: execution.started)
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._read = 0
+        self._starts: dict[str, dict[str, Any]] = {}
+        self._ends: dict[str, dict[str, Any]] = {}
+
+    def read(self, deaths: Mapping[int, float]) -> list[Execution]:
+        """All executions in the order of their starts.
+
+        Args:
+            deaths: Process id to the time by which it was dead. An execution that it had not ended ended then.
+        """
+        self._read_on()
+        executions = []
+        for token, start in self._starts.items():
+            end = self._ends.get(token)
+            killed = deaths.get(start["pid"])
+            if end is not None:
+                ended, how = end["monotonic"], end["event"]
+            else:
+                ended, how = (killed, "killed") if killed is not None else (math.inf, "running")
+            known = {name: start[name] for name in ("job", "retries", "element", "instance", "pid")}
+            known |= {"tokens": tuple(start["tokens"]), "started": start["monotonic"]}
+            executions.append(Execution(token, ended=ended, how=how, **known))
+        return sorted(executions, key=lambda execution: execution.started)
+
+    def _read_on(self) -> None:
+        if not self._file.exists():
+            return
+        with self._file.open("rb") as file:
+            file.seek(self._read)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._read += len(line)
+                entry = json.loads(line)
+                (self._starts if entry["event"] == "start" else self._ends)[entry["execution"]] = entry
 
 
 def check(
@@ -163,12 +178,10 @@ def _check_instance(
 
 def find_overlaps(executions: Iterable[Execution]) -> list[Overlap]:
     """Executions of one job that began before an earlier one had ended."""
-    found = []
+    found: list[Overlap] = []
     by_job: dict[int, list[Execution]] = defaultdict(list)
     for execution in executions:
-        for earlier in by_job[execution.job]:
-            if execution.started < earlier.ended:
-                found.append(Overlap(earlier, execution))
+        found += [Overlap(earlier, execution) for earlier in by_job[execution.job] if execution.started < earlier.ended]
         by_job[execution.job].append(execution)
     return found
 

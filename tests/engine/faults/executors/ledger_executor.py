@@ -54,7 +54,7 @@ class LedgerExecutor(Executor[dict[str, Any], dict[str, Any]]):
         return chosen.uniform(self.settings["shortest"], self.settings["longest"])
 
     def _write(self, event: str, fields: dict[str, Any]) -> None:
-        # The monotonic clock is one for all processes of a machine. A short line that is appended is written as a whole.
+        # The monotonic clock is one for all processes of a machine; a short line that is appended is written whole.
         line = json.dumps({"event": event, "monotonic": time.monotonic(), "time": time.time(), **fields}) + "\n"
         descriptor = os.open(self.settings["ledger"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:

@@ -1,0 +1,353 @@
+"""Bad input ends where it belongs, with words that help: nothing hangs, no worker goes down, no task is left behind."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from pyzeebe.proto import gateway_pb2 as pb
+from pyzeebe.proto.gateway_pb2_grpc import GatewayStub
+
+from engine.devsystem import DevSystem, wait_until
+from engine.samples import one_task, python_executor, write
+
+ODD_PROCESS = "Ünïcode-процесс_注文." + "x" * 230
+ODD_ELEMENT = "Aufgabe-задача_任務." + "y" * 230
+ODD_NAMES = {
+    "with a space": 1,
+    "ключ-ß/\\\"'": "значение \u2028 \x7f \U0001f600",
+    "a.b": [1],
+    "v" * 300: {"": None},
+    "": 0,
+}
+
+PYTHON = {
+    "echo": "def main(input):\n    return {'seen': input}\n",
+    "size": "def main(input):\n    return {'size': len(input['blob'])}\n",
+    "flood": """\
+        import sys
+        def main(input):
+            line = "x" * 999 + "\\n"
+            for _ in range(input["lines"]):
+                sys.stdout.write(line)
+            sys.stderr.write("y" * 1_000_000)
+            return {"printed": True}
+        """,
+    "forks": """\
+        import os, pathlib, time
+        def main(input):
+            pids = pathlib.Path(input["pids"])
+            for number in range(20):
+                if os.fork() == 0:
+                    os.setsid()
+                    if os.fork():
+                        os._exit(0)
+                    with pids.open("a") as file:
+                        file.write(f"{os.getpid()}\\n")
+                    while True:
+                        time.sleep(60)
+            while not pids.exists() or len(pids.read_text().split()) < 20:
+                time.sleep(0.01)
+            return {"forked": 20}
+        """,
+    "large": "def main(input):\n    return {'blob': 'x' * input['bytes']}\n",
+    "deep": """\
+        import os, pathlib
+        def main(input):
+            levels = input["levels"]
+            text = '{"deep":' + "[" * levels + "]" * levels + "}"
+            pathlib.Path(os.environ["PROKOS_OUTPUT"]).write_text(text)
+            os._exit(0)
+        """,
+    "item": "def main(input):\n    return {'square': input['item'] ** 2}\n",
+}
+
+
+JSON_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+class Garbage(socketserver.BaseRequestHandler):
+    """Answers `/hang` never, and anything else with what is no HTTP."""
+
+    def handle(self) -> None:
+        request = self.request.recv(65536)
+        path = request.split()[1]
+        if path.startswith(b"/hang"):
+            self.request.recv(1)
+        elif path.startswith(b"/half"):
+            self.request.sendall(JSON_HEAD + b"Content-Length: 99\r\n\r\n{")
+        elif path.startswith(b"/no-json"):
+            self.request.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n\xff{]"
+            )
+        elif path.startswith(b"/endless"):
+            self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
+            try:
+                while True:
+                    self.request.sendall(b"x" * 65536)
+            except OSError:
+                pass
+        else:
+            self.request.sendall(bytes(range(256)) * 40)
+
+
+class Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+
+
+@pytest.fixture(scope="module")
+def garbage() -> Iterator[str]:
+    """Base URL of a server that misbehaves."""
+    with Server(("127.0.0.1", 0), Garbage) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def executor(name: str, kind: str, settings: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "prokos.io/v1alpha1",
+        "kind": "TaskExecutor",
+        "metadata": {"name": name},
+        "spec": {"type": kind, "accepts": [{"jobType": name}], kind: settings, "backoff": {"initial": "100ms"}, **spec},
+    }
+
+
+@pytest.fixture(scope="module")
+def dev(engine_address: str, garbage: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevSystem]:
+    directory = tmp_path_factory.mktemp("bad")
+    resources = [
+        python_executor(f"bad-{name}", source, job_type=f"bad-{name}", backoff={"initial": "100ms"})
+        for name, source in PYTHON.items()
+    ]
+    for resource in resources:
+        if resource["metadata"]["name"] == "bad-large":
+            resource["spec"]["script"]["maxOutputBytes"] = 10_000_000
+    resources[0]["spec"]["accepts"].append({"process": ODD_PROCESS})
+    mapped = python_executor(
+        "bad-mapped", PYTHON["echo"], job_type="bad-mapped", inputs=[{"source": "=n", "target": "n"}]
+    )
+    no_json = executor("bad-no-json", "script", {"language": "shell", "source": "echo 'no json' > $PROKOS_OUTPUT"})
+    loopback = {"url": garbage + "/{path}", "allowedNetworks": ["127.0.0.0/8"]}
+    http = executor("bad-http", "http", loopback, timeout="500ms")
+    sql = executor("bad-sql", "sql", {"url": f"sqlite:///{directory}/x.db", "statement": "SELECT * FROM nowhere"})
+    names = [*PYTHON, "no-json", "http", "sql", "mapped"]
+    processes = {f"bad-{name}": one_task(f"bad-{name}", f"bad-{name}", retries=2) for name in names}
+    processes["odd"] = one_task(ODD_PROCESS, "bad-odd").replace('"Task"', f'"{ODD_ELEMENT}"')
+    processes["bad-many"] = many("bad-many", "bad-item")
+    manifests = write(directory / "manifests", processes=processes, resources=[*resources, mapped, no_json, http, sql])
+    with DevSystem(directory, [manifests], engine=engine_address) as system:
+        yield system
+        status = system.json("status")
+        assert {worker["name"]: worker["restarts"] for worker in status["executors"] if worker["restarts"]} == {}
+        assert status["pdo"]["restarts"] == 0
+        wait_until(lambda: left(system) == [], timeout=10, describe=lambda: f"still in flight: {left(system)}")
+
+
+def left(dev: DevSystem) -> list[dict[str, Any]]:
+    """Tasks that have not ended and are not with a person."""
+    ended = {"completed", "error", "incident", "refused", "gone", "ended"}
+    return [task for task in dev.tasks() if task["state"] not in ended]
+
+
+def many(process: str, job_type: str) -> str:
+    """A process whose one task runs in parallel for each of `items`."""
+    loop = (
+        '<bpmn:multiInstanceLoopCharacteristics id="Loop"><bpmn:extensionElements><zeebe:loopCharacteristics '
+        'inputCollection="=items" inputElement="item" outputCollection="squares" outputElement="=square" />'
+        "</bpmn:extensionElements></bpmn:multiInstanceLoopCharacteristics></bpmn:serviceTask>"
+    )
+    return one_task(process, job_type).replace("</bpmn:serviceTask>", loop)
+
+
+def run_file(dev: DevSystem, tmp_path: Path, process: str, text: str, *arguments: str) -> Any:
+    """`prokos run` with variables as JSON text in a file."""
+    file = tmp_path / "variables.json"
+    file.write_text(text)
+    return dev.run("run", process, "--vars", str(file), "--output", "json", *arguments, check=False)
+
+
+def test_a_script_that_prints_100_mb_completes_and_its_log_stays_small(dev: DevSystem) -> None:
+    assert dev.run_process("bad-flood", {"lines": 100_000})["printed"] is True
+    assert (dev.state / "logs" / "bad-flood.log").stat().st_size < 3_000_000
+
+
+def test_children_that_a_script_leaves_behind_end_with_it(dev: DevSystem, tmp_path: Path) -> None:
+    assert dev.run_process("bad-forks", {"pids": str(tmp_path / "pids")})["forked"] == 20
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    wait_until(lambda: not any(map(psutil.pid_exists, pids)), timeout=10, describe=lambda: f"{pids} are left")
+
+
+def test_a_result_that_is_no_json_is_an_incident(dev: DevSystem) -> None:
+    assert "$PROKOS_OUTPUT does not hold JSON" in dev.run("run", "bad-no-json", check=False).stderr
+
+
+@pytest.mark.parametrize("size", [3_000_000, 5_000_000])
+def test_a_result_beyond_the_engines_limit_is_an_incident_that_names_the_limit(dev: DevSystem, size: int) -> None:
+    failed = dev.run("run", "bad-large", "--var", f"bytes={size}", check=False)
+    assert failed.returncode == 1
+    assert "has an incident at Task" in failed.stderr
+    assert "about 2 MB" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("hang", "spec.timeout"),
+        ("garbage", "RemoteProtocolError"),
+        ("half", "RemoteProtocolError"),
+        ("no-json", "is no JSON"),
+        ("endless", "maxResponseBytes"),
+    ],
+)
+def test_an_http_service_that_misbehaves_is_an_incident_that_says_how(dev: DevSystem, path: str, message: str) -> None:
+    failed = dev.run("run", "bad-http", "--var", f"path={path}", check=False)
+    assert failed.returncode == 1
+    assert message in failed.stderr
+
+
+def test_a_statement_that_the_database_refuses_is_an_incident_with_its_words(dev: DevSystem) -> None:
+    failed = dev.run("run", "bad-sql", check=False)
+    assert failed.returncode == 1
+    assert "no such table: nowhere" in failed.stderr
+
+
+def test_variables_of_1_mb_reach_the_executor(dev: DevSystem, tmp_path: Path) -> None:
+    done = run_file(dev, tmp_path, "bad-size", json.dumps({"blob": "x" * 1_000_000}))
+    assert json.loads(done.stdout)["variables"]["size"] == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("size", "place"),
+    [
+        (2_000_000, "has an incident at Task: the task's variables (2000011 characters)"),
+        (5_000_000, "prokos: too large"),
+    ],
+)
+def test_variables_beyond_the_engines_limit_are_refused_where_they_do_not_fit(
+    dev: DevSystem, tmp_path: Path, size: int, place: str
+) -> None:
+    failed = run_file(dev, tmp_path, "bad-size", json.dumps({"blob": "x" * size}))
+    assert failed.returncode == 1
+    assert place in failed.stderr
+    assert "about 2 MB" in failed.stderr
+
+
+def test_200_parallel_tasks_of_one_instance_all_end(dev: DevSystem, tmp_path: Path) -> None:
+    done = run_file(dev, tmp_path, "bad-many", json.dumps({"items": list(range(200))}))
+    assert json.loads(done.stdout)["variables"]["squares"] == [number**2 for number in range(200)]
+
+
+def test_odd_ids_and_variable_names_pass_unchanged(dev: DevSystem, tmp_path: Path) -> None:
+    done = run_file(dev, tmp_path, ODD_PROCESS, json.dumps(ODD_NAMES))
+    print(done.stderr)
+    assert json.loads(done.stdout)["variables"]["seen"] == ODD_NAMES
+    assert dev.wait_for_task(process=ODD_PROCESS, state="completed")["element"] == ODD_ELEMENT
+
+
+@pytest.mark.parametrize("process", ["bad-echo", "bad-mapped"])
+def test_json_of_100_levels_passes(dev: DevSystem, tmp_path: Path, process: str) -> None:
+    text = '{"n":' + nested(100) + "}"
+    done = run_file(dev, tmp_path, process, text)
+    assert json.loads(done.stdout)["variables"]["seen"] == json.loads(text)
+
+
+def test_variables_of_5000_levels_are_refused_by_the_command(dev: DevSystem, tmp_path: Path) -> None:
+    failed = run_file(dev, tmp_path, "bad-echo", '{"n":' + nested(5000) + "}")
+    assert failed.returncode == 2
+    assert "nested too deeply" in " ".join(failed.stderr.split())
+    assert dev.run("run", "bad-echo", "--var", f"n={nested(5000)}", check=False).returncode == 2
+
+
+def test_variables_as_deep_as_the_engine_takes_them_from_others_do_not_block_the_worker(
+    dev: DevSystem, engine_address: str
+) -> None:
+    with grpc.insecure_channel(engine_address) as channel:
+        request = pb.CreateProcessInstanceRequest(
+            bpmnProcessId="bad-echo", version=-1, variables='{"n":' + nested(990) + "}"
+        )
+        instance = GatewayStub(channel).CreateProcessInstance(request).processInstanceKey
+    assert "json" in dev.wait_for_task(instance=str(instance), state="incident")["message"]
+
+
+@pytest.mark.parametrize("levels", [600, 5000])
+def test_a_result_that_is_nested_too_deeply_is_an_incident(dev: DevSystem, levels: int) -> None:
+    failed = dev.run("run", "bad-deep", "--var", f"levels={levels}", check=False)
+    assert failed.returncode == 1
+    assert "nested too deeply" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("process", "largest"), [("bad-echo", "18446744073709551615, 1e300"), ("bad-mapped", 2**63 - 1)]
+)
+def test_numbers_keep_what_the_engine_can_store(
+    dev: DevSystem, tmp_path: Path, process: str, largest: int | str
+) -> None:
+    numbers = f"[-9223372036854775808, 9007199254740993, 0.1, 1e-300, 123456789.12345679, {largest}]"
+    done = run_file(dev, tmp_path, process, f'{{"n": {numbers}}}')
+    assert json.loads(done.stdout)["variables"]["seen"]["n"] == json.loads(numbers)
+
+
+@pytest.mark.parametrize("number", [str(2**64), "1" + "0" * 400, "1e400", "NaN"])
+def test_numbers_that_the_engine_cannot_store_are_refused(dev: DevSystem, tmp_path: Path, number: str) -> None:
+    failed = run_file(dev, tmp_path, "bad-echo", f'{{"n": {number}}}')
+    assert failed.returncode in {1, 2}
+    assert "2^64-1" in failed.stderr or "not JSON compliant" in failed.stderr
+
+
+def nested(levels: int) -> str:
+    """Arrays in arrays, as JSON text."""
+    return "[" * levels + "]" * levels
+
+
+EXECUTOR = "apiVersion: prokos.io/v1alpha1\nkind: TaskExecutor\nmetadata: {name: NAME}\nspec:\n"
+SCRIPT = '  type: script\n  script: {command: ["true"]}\n'
+CLAIM = "  accepts: [{jobType: work}]\n"
+
+MALFORMED = {
+    "yaml": ({"a.yaml": "kind: [\n"}, ["a.yaml:2"]),
+    "not-utf-8": ({"a.yaml": "kind: \udcff\n"}, ["a.yaml"]),
+    "bpmn": ({"a.bpmn": "<bpmn:definitions>"}, ["a.bpmn"]),
+    "empty-bpmn": ({"a.bpmn": ""}, ["a.bpmn"]),
+    "doctype": ({"a.bpmn": '<!DOCTYPE x [<!ENTITY e "e">]><x>&e;</x>'}, ["a.bpmn", "DOCTYPE"]),
+    "unknown-field": ({"a.yaml": EXECUTOR + SCRIPT + "  tmeout: 5s\n"}, ["a.yaml:7", "spec.tmeout", "timeout"]),
+    "unknown-executor": (
+        {"a.bpmn": one_task("p", "work", headers={"prokos.io/executor": "nobody"})},
+        ["a.bpmn", "Task", "nobody"],
+    ),
+    "two-claims": (
+        {
+            "a.yaml": EXECUTOR.replace("NAME", "one") + SCRIPT + CLAIM,
+            "b.yaml": EXECUTOR.replace("NAME", "two") + SCRIPT + CLAIM,
+            "p.bpmn": one_task("p", "work"),
+        },
+        ["b.yaml", "spec.accepts[0]", "'one' and 'two'", "'Task'"],
+    ),
+    "fallback": (
+        {"a.yaml": EXECUTOR.replace("TaskExecutor", "ProkOS") + "  router: {fallback: nobody}\n"},
+        ["a.yaml", "spec.router.fallback", "nobody"],
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["validate", "dev"])
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_malformed_manifests_are_refused_with_file_and_place(tmp_path: Path, kind: str, command: str) -> None:
+    files, named = MALFORMED[kind]
+    for name, text in files.items():
+        (tmp_path / name).write_bytes(text.replace("NAME", "one").encode(errors="surrogateescape"))
+    refused = DevSystem(tmp_path / "state", []).run(command, str(tmp_path), check=False)
+    assert refused.returncode == 2, refused.stderr
+    assert "Traceback" not in refused.stderr
+    for words in named:
+        assert words in refused.stderr
