@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := requirements/dev.txt
 
-.PHONY: help setup demo test lint types layers bpmn unit engine engine-8.8 lock format clean
+.PHONY: help setup demo test lint types layers bpmn unit engine faults chaos engine-8.8 lock format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9.-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -43,7 +43,14 @@ unit: setup ## Unit tests
 
 engine: setup ## Tests on the real Camunda broker
 	@$(BIN)/python hack/warm-engine.py
-	@$(BIN)/pytest tests/engine -q
+	@$(BIN)/pytest tests/engine -q --ignore tests/engine/faults
+
+faults: setup ## Kill and pause everything under load, and check what is promised
+	@$(BIN)/python hack/warm-engine.py
+	@$(BIN)/pytest tests/engine/faults -q
+
+chaos: setup ## A random campaign of faults: 10 minutes, see hack/chaos.py --help
+	@$(BIN)/python hack/chaos.py
 
 NEWER := 8.8.21
 NEWER_TESTS := outcomes foreign router_llm kernel_bpmn_deploys

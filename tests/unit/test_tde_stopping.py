@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,6 +104,6 @@ async def test_an_attempt_that_breaks_off_does_not_end_the_worker():
     work.end.set()
     bench = Bench(work)
     bench.engine.refusals["complete", PARENT] = KeyError("a bug")
-    bench.engine.offer(dispatched(), dispatched(tagged=task(8)))
+    bench.engine.offer(dispatched(), replace(dispatched(tagged=task(8)), key=TDE + 1))
     async with bench.running():
         await wait_until(lambda: ("complete", 8, {}) in bench.engine.commands)

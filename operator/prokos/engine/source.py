@@ -93,13 +93,27 @@ class JobSource:
         lease: float,
         slots: Slots,
         poll_interval: float,
+        exclusive: bool = False,
     ) -> None:
+        """Make it; see `run`.
+
+        Args:
+            client: The engine.
+            job_type: Type of the jobs.
+            worker: Name under which the engine records who has them.
+            lease: Seconds for which they are taken.
+            slots: How many the consumer may hold.
+            poll_interval: Seconds between polls beside the stream.
+            exclusive: Nobody else may work a job at the same time. An engine that died works off again what it had
+                not written down, and may hand out once more what waits here; so that is dropped when the stream breaks.
+        """
         self.client = client
         self.job_type = job_type
         self.worker = worker
         self.lease = lease
         self.slots = slots
         self.poll_interval = poll_interval
+        self.exclusive = exclusive
         self._buffer: deque[Job] = deque()
         self._stalls = Stalls()
         self._arrived = asyncio.Event()
@@ -139,7 +153,6 @@ class JobSource:
         self._accept(replace(job, leased_at=sent) if sent < job.leased_at else job)
 
     def _accept(self, job: Job) -> None:
-        with open("/tmp/accepts.log", "a") as f: f.write(f"{time.time():.4f} {self.worker} {self.job_type} {job.key} deadline={job.deadline} pi={job.process_instance_key} age={time.monotonic()-job.leased_at:.3f}\n")  # TMPDEBUG
         self._buffer.append(job)
         self._arrived.set()
 
@@ -159,6 +172,8 @@ class JobSource:
                         break
             except EngineError as error:
                 log.debug("job stream broke", job_type=self.job_type, error=str(error))
+                if self.exclusive:
+                    self._buffer.clear()
                 await asyncio.sleep(STREAM_RETRY)
             else:
                 if not self._behind:

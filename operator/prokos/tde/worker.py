@@ -67,6 +67,8 @@ class TdeWorker:
         self._check_input = compile_schema(self.spec.input_schema, "inputSchema")
         self._check_output = compile_schema(self.spec.output_schema, "outputSchema")
         self._attempts: set[asyncio.Task[None]] = set()
+        self._working: set[int] = set()
+        """Keys of the jobs that are worked on."""
 
     async def run(self, stop: asyncio.Event, grace: float, ready: Callable[[], None] = lambda: None) -> None:
         """Work until `stop` is set, then let running attempts end.
@@ -108,14 +110,22 @@ class TdeWorker:
             lease=self.lease,
             slots=slots,
             poll_interval=POLL_INTERVAL,
+            exclusive=True,
         )
 
         async def start(job: Job) -> None:
+            if job.key in self._working:
+                # Offered again while we were held up, or by an engine that died and forgot that it had been.
+                self.log.info("a job that is worked on already came again", tde_job=job.key)
+                slots.release()
+                return
+            self._working.add(job.key)
             attempt = asyncio.create_task(work(job))
             self._attempts.add(attempt)
 
             def ended(done: asyncio.Task[None]) -> None:
                 self._attempts.discard(done)
+                self._working.discard(job.key)
                 slots.release()
                 if not done.cancelled() and (error := done.exception()):
                     self.log.error("attempt broke off; its lease brings it back", tde_job=job.key, exc_info=error)

@@ -17,8 +17,8 @@ from engine.faults.ledger import Findings
 MOST_OPEN = 300
 """Instances under way at a time."""
 
-KILLS = {"prokos.pdo": 4, "prokos.tde": 5, "java": 1}
-"""What is killed, and how often compared to the others."""
+KILLS = ("prokos.pdo", "prokos.tde", "java"), ("prokos.pdo", "prokos.tde") * 3
+"""What is killed: first each once, then these and those in turn; the order is chance's."""
 
 PAUSES = {"prokos.pdo": 1, "prokos.tde": 2}
 
@@ -38,6 +38,8 @@ class Campaign:
         self.done: Counter[str] = Counter()
         self.errors: list[str] = []
         self._end = threading.Event()
+        self._to_kill: list[str] = []
+        self._rounds = 0
 
     def run(self) -> Findings:
         """Run it for its time, then wait until everything has ended."""
@@ -79,16 +81,18 @@ class Campaign:
         self._end.wait(chance.uniform(0.2, 1.5))
 
     def _kill(self, chance: random.Random) -> None:
-        wait = chance.uniform(1, 10)
-        (kind,) = chance.choices([*KILLS], [*KILLS.values()])
-        pick = chance.random()
+        if not self._to_kill:
+            self._to_kill = list(KILLS[self._rounds % 2])
+            self._rounds += 1
+            chance.shuffle(self._to_kill)
+        kind, wait, pick = self._to_kill.pop(), chance.uniform(1, 8), chance.random()
         if self._end.wait(wait):
             return
         if found := self.fleet.processes(kind):
             self.fleet.kill(found[int(pick * len(found))])
             self.done[f"killed {kind}"] += 1
         if kind == "java":
-            self._end.wait(BETWEEN_BROKER_KILLS)
+            self._end.wait(min(BETWEEN_BROKER_KILLS, self.seconds / 3))
 
     def _pause(self, chance: random.Random) -> None:
         (kind,) = chance.choices([*PAUSES], [*PAUSES.values()])

@@ -100,6 +100,7 @@ class Fleet:
         self.instances: set[int] = set()
         self.cancelled: set[int] = set()
         self.deaths: dict[int, float] = {}
+        self.broker_deaths: list[float] = []
         self.pauses: list[Pause] = []
 
     def __enter__(self) -> Fleet:
@@ -213,7 +214,12 @@ class Fleet:
     def check(self) -> Findings:
         """Check the ledger of everything so far."""
         return check(
-            self.executions(), ELEMENTS, instances=self.instances, cancelled=self.cancelled, pauses=self.pauses
+            self.executions(),
+            ELEMENTS,
+            instances=self.instances,
+            cancelled=self.cancelled,
+            pauses=self.pauses,
+            broker_deaths=self.broker_deaths,
         )
 
     def wait_for_executions(self, count: int, timeout: float = 60) -> None:
@@ -253,10 +259,13 @@ class Fleet:
 
     def kill(self, pid: int) -> float:
         """Kill a process and wait until it is dead; the time of the kill."""
+        broker = pid in self.processes("java")
         at = time.time()
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not alive(pid), timeout=10, describe=lambda: f"process {pid} does not die")
         self.deaths[pid] = time.monotonic()
+        if broker:
+            self.broker_deaths.append(self.deaths[pid])
         return at
 
     def pause(self, pid: int, seconds: float) -> Pause:

@@ -43,6 +43,10 @@ class Pause:
     end: float
 
 
+FORGOTTEN = 2.0
+"""Seconds before its death within which the broker hands out jobs without having written that down."""
+
+
 @dataclass(frozen=True)
 class Overlap:
     """Two executions of one job at the same time."""
@@ -60,13 +64,13 @@ class Findings:
     repeated: int = 0
     """Executions beyond the first one of each attempt."""
     excused: int = 0
-    """Overlaps with an execution in a process that was paused meanwhile."""
+    """Overlaps with an execution in a process that was paused meanwhile, or that the broker forgot when it died."""
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         shown = "\n  ".join([f"{len(self.problems)} problems", *self.problems[:20]]) if self.problems else "no problems"
         numbers = f"{self.instances} instances, {self.executions} executions, {self.repeated} repeated"
-        return f"{numbers}, {self.excused} beside a paused one: {shown}"
+        return f"{numbers}, {self.excused} overlaps excused: {shown}"
 
 
 class LedgerFile:
@@ -118,6 +122,7 @@ def check(
     instances: Collection[int],
     cancelled: Collection[int] = (),
     pauses: Iterable[Pause] = (),
+    broker_deaths: Iterable[float] = (),
 ) -> Findings:
     """Check the invariants.
 
@@ -127,6 +132,7 @@ def check(
         instances: Those that must have been executed to their end.
         cancelled: Those that were cancelled, and may have stopped anywhere.
         pauses: Which processes were stopped for a while.
+        broker_deaths: When the broker was killed.
     """
     findings = Findings(executions=len(executions))
     findings.repeated = len(executions) - len({(execution.job, execution.retries) for execution in executions})
@@ -138,9 +144,9 @@ def check(
     for instance in sorted(wanted | by_instance.keys()):
         complete = instance in wanted or instance not in cancelled
         findings.problems += _check_instance(instance, by_instance[instance], elements, complete=complete)
-    paused = list(pauses)
+    paused, deaths = list(pauses), list(broker_deaths)
     for overlap in find_overlaps(executions):
-        if any(_excuses(pause, overlap) for pause in paused):
+        if any(_excuses(pause, overlap) for pause in paused) or any(_forgot(death, overlap) for death in deaths):
             findings.excused += 1
         else:
             findings.problems.append(_describe(overlap))
@@ -191,6 +197,11 @@ def _excuses(pause: Pause, overlap: Overlap) -> bool:
         execution.pid == pause.pid and pause.begin <= execution.ended and pause.end >= execution.started
         for execution in (overlap.first, overlap.second)
     )
+
+
+def _forgot(death: float, overlap: Overlap) -> bool:
+    """Whether the first execution began just before the broker died, and lasted until after that."""
+    return overlap.first.started > death - FORGOTTEN and overlap.first.started < death < overlap.second.started
 
 
 def _name(execution: Execution) -> str:

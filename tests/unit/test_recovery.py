@@ -1,0 +1,107 @@
+"""What faults on the real broker have taught: leases that end unnoticed, jobs that come twice, late results."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from helpers import background, wait_until
+from prokos.engine import EngineUnavailableError, JobSource, Slots, WrongStateError
+from prokos.tde.lease import TDE_LEASE, LeaseLostError, keep, must_verify
+from unit.builders import job, task
+from unit.fake_engine import FakeEngine
+from unit.tde_bench import PARENT, Bench, dispatched
+
+LEASE = 0.2
+
+
+class HangingEngine(FakeEngine):
+    """Answers no renewal, as when commands are repeated until a broker is back."""
+
+    async def extend_lease(self, key: int, lease: float) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_renewal_that_hangs_ends_the_attempt_with_its_lease():
+    given = job(900)
+    with pytest.raises(LeaseLostError):
+        await keep(HangingEngine(), given, None, LEASE)
+    assert LEASE <= time.monotonic() - given.leased_at < 2 * LEASE
+
+
+async def test_a_job_that_has_waited_for_long_is_renewed_before_its_lease_ends():
+    engine = FakeEngine()
+    given = job(900)
+    waited = replace(given, leased_at=given.leased_at - 10)
+    async with background(keep(engine, waited, None, 10.4)):
+        await wait_until(lambda: engine.commands, timeout=1)
+    assert engine.commands == [("extend", 900, 10.4)]
+
+
+async def test_a_job_whose_lease_is_over_is_not_renewed():
+    engine = FakeEngine()
+    given = job(900)
+    with pytest.raises(LeaseLostError):
+        await keep(engine, replace(given, leased_at=given.leased_at - TDE_LEASE), None)
+    assert engine.commands == []
+
+
+def test_a_task_with_a_short_lease_is_asked_for_once_that_is_over():
+    short = task(PARENT)
+    short = replace(short, deadline=short.deadline - short.lease + 4_000, lease=4_000)
+    assert not must_verify(short, dispatched(late_ms=4_000))
+    assert must_verify(short, dispatched(late_ms=4_001))
+
+
+async def succeed(_: dict[str, Any], __: Any) -> dict[str, Any]:
+    return {"paid": True}
+
+
+async def test_a_result_that_comes_late_is_no_incident_of_the_next_attempt():
+    bench = Bench(succeed)
+    bench.engine.refusals["complete", PARENT] = WrongStateError("it waits for its next attempt")
+    await bench.does(dispatched())
+    assert [command for command in bench.engine.commands if command[:2] == ("fail", PARENT)] == []
+
+
+async def test_a_job_that_comes_again_while_it_is_worked_on_is_not_executed_twice():
+    release = asyncio.Event()
+
+    async def work(_: dict[str, Any], __: Any) -> dict[str, Any]:
+        await release.wait()
+        return {}
+
+    bench = Bench(work)
+    bench.engine.offer(dispatched())
+    async with bench.running():
+        await wait_until(lambda: len(bench.executor.inputs) == 1)
+        bench.engine.offer(dispatched(), dispatched(), dispatched(), dispatched(), dispatched())
+        await wait_until(lambda: not any(not stream.empty() for stream in bench.engine.streams["prokos.tde.payer"]))
+        release.set()
+        await wait_until(bench.done)
+    assert len(bench.executor.inputs) == 1
+
+
+@pytest.mark.parametrize(("exclusive", "handed_on"), [(True, [1, 3]), (False, [1, 2, 3])])
+async def test_what_waits_when_the_stream_breaks_is_dropped_only_if_nobody_else_may_have_it(exclusive, handed_on):
+    engine, slots, seen = FakeEngine(), Slots(1), []
+    source = JobSource(engine, "pay", worker="test", lease=30, slots=slots, poll_interval=30, exclusive=exclusive)
+
+    async def take(taken: Any) -> None:
+        seen.append(taken.key)
+
+    async with background(source.run(take)):
+        await wait_until(lambda: engine.streams["pay"])
+        engine.offer(job(1), job(2))
+        await wait_until(lambda: seen == [1] and all(stream.empty() for stream in engine.streams["pay"]))
+        engine.break_streams("pay", EngineUnavailableError("the broker died"))
+        await wait_until(lambda: engine.opened == 2, timeout=5)
+        engine.offer(job(3))
+        for held in range(len(handed_on)):
+            await wait_until(lambda held=held: len(seen) > held)
+            slots.release()
+    assert seen == handed_on
