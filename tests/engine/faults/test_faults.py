@@ -83,7 +83,7 @@ def test_a_killed_broker_goes_on_from_its_state(fleet: Fleet) -> None:
     print(f"the engine was back {start:.1f} s, the heartbeat {took:.1f} s after the kill of the broker")
     settle(fleet)
     # Starting Java takes as long as the machine is busy; what comes after it is ours.
-    assert took < max(BEAT_WITHIN, start + BEAT_WITHIN / 2)
+    assert took - start < BEAT_WITHIN
 
 
 def test_a_pdo_paused_beyond_its_leases_dispatches_nothing_twice(fleet: Fleet) -> None:
@@ -118,7 +118,9 @@ def test_a_worker_paused_beyond_its_lease_makes_no_second_result(fleet: Fleet) -
     pause = fleet.pause(victim, TDE_LEASE + 6)
     findings = settle(fleet)
     late = [
-        one for one in fleet.executions() if one.pid == victim and one.started < pause.begin and one.ended > pause.end
+        one
+        for one in fleet.executions()
+        if one.pid == victim and one.started < pause.begin and one.ended > pause.begin + TDE_LEASE
     ]
     print(f"{len(late)} executions went on after the pause: {[one.how for one in late]}")
     assert late
