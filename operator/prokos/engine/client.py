@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 COMMAND_TIMEOUT = 15.0
 """Seconds a single attempt of a command may take; the gateway itself gives up after 15 s."""
 
+RESULT_AWAITED = 24 * 3600
+"""Seconds the gateway awaits the result of an instance. When this time is over, the gateway cuts its connection to the
+broker, and with it the requests of everybody else (8.6.0); so it is much longer than anybody waits, and the deadline of
+the call is what ends it."""
+
 DEFAULT_TENANT = "<default>"
 """The one tenant that is served. Requests for jobs name it: an engine with tenants gives nothing to one that names
 none, and neither does the stream of the in-memory engine."""
@@ -191,9 +196,9 @@ class EngineClient:
         create = pb.CreateProcessInstanceRequest(
             bpmnProcessId=process_id, version=version, variables=to_json(variables or {})
         )
-        request = pb.CreateProcessInstanceWithResultRequest(request=create, requestTimeout=int(timeout * 1000))
+        request = pb.CreateProcessInstanceWithResultRequest(request=create, requestTimeout=RESULT_AWAITED * 1000)
         response = await self._call(
-            self._gateway.CreateProcessInstanceWithResult, request, idempotent=False, timeout=timeout + 5
+            self._gateway.CreateProcessInstanceWithResult, request, idempotent=False, timeout=timeout
         )
         return ProcessResult(
             response.processInstanceKey, response.bpmnProcessId, response.version, json.loads(response.variables)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from engine.faults.fleet import Fleet
 from engine.faults.ledger import Findings
+from prokos.logs import configure_logging
 
 MOST_OPEN = 300
 """Instances under way at a time."""
@@ -106,6 +107,7 @@ class Campaign:
 
 def run_campaign(directory: Path, seed: int, seconds: float) -> int:
     """Run a campaign and print what came of it; the exit code."""
+    configure_logging((directory / "campaign.log").open("a", buffering=1))
     print(f"seed {seed}, {seconds:g} s, everything is kept in {directory}", flush=True)
     with Fleet(directory, seed) as fleet:
         campaign = Campaign(fleet, seconds)
