@@ -242,7 +242,8 @@ class Pdo:
         except EngineError as error:
             self.flights.remove(task.job_key)
             self.journal.update(task.job_key, "failed", message=str(error))
-            # The process of the executor may not be deployed yet: the task comes again.
+            # Nothing is wrong with the task: it comes again with all its attempts. (A start for a TDE that is not
+            # deployed is no error to the engine; the task comes again when its lease is over.)
             await self._fail(task, f"cannot start the TDE of {decision.executor}: {error}", retries=task.retries)
 
     async def _await_route(self, element: Element, waiting: _Waiting) -> None:
