@@ -19,7 +19,7 @@ import psycopg
 import pytest
 import structlog
 
-from prokos.resources.executor import SqlSettings
+from prokos.resources.sql_settings import SqlSettings
 from prokos.tde import BusinessError, Context, Environment, FatalFailure, RetryableFailure, Secrets, sql_threads
 from prokos.tde.sql import SqlExecutor
 

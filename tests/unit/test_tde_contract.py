@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from prokos.resources.executor import Secret
+from prokos.resources.secrets import Secret
 from prokos.tde import Context, Environment, Executor, FatalFailure, Secrets
 from prokos.tde.deployment import build_worker_deployment
 from prokos.tde.secrets import MissingSecretError, resolve_secrets

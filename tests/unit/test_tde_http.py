@@ -19,7 +19,7 @@ import trustme
 from aiohttp import web
 from pydantic import ValidationError
 
-from prokos.resources.executor import HttpSettings
+from prokos.resources.http_settings import HttpSettings
 from prokos.tde import BusinessError, Context, Environment, FatalFailure, RetryableFailure, Secrets
 from prokos.tde.http import HttpExecutor
 from prokos.tde.http_response import LONGEST_WAIT, retry_after

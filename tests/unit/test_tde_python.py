@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from prokos.resources.executor import PythonSettings
+from prokos.resources.python_settings import PythonSettings
 from prokos.tde import BusinessError, Context, Environment, FatalFailure
 from prokos.tde.python import PythonExecutor, load_class
 

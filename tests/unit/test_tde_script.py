@@ -22,7 +22,7 @@ import structlog
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
-from prokos.resources.executor import ScriptSettings
+from prokos.resources.script_settings import ScriptSettings
 from prokos.tde import (
     BusinessError,
     Context,
@@ -541,7 +541,7 @@ import asyncio, sys, tempfile
 from datetime import timedelta
 from pathlib import Path
 import structlog
-from prokos.resources.executor import ScriptSettings
+from prokos.resources.script_settings import ScriptSettings
 from prokos.tde import Context, Environment
 from prokos.tde.script import ScriptExecutor
 

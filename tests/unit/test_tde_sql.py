@@ -20,7 +20,7 @@ import pytest
 import structlog
 from pydantic import ValidationError
 
-from prokos.resources.executor import SqlSettings
+from prokos.resources.sql_settings import SqlSettings
 from prokos.tde import BusinessError, Context, Environment, FatalFailure, RetryableFailure, Secrets
 from prokos.tde import sql as sql_module
 from prokos.tde.sql import SqlExecutor, engine_url, is_read

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from prokos.resources.base import API_VERSION, Duration, Metadata, Model, Name
-from prokos.resources.executor import SecretKeyRef
+from prokos.resources.secrets import SecretKeyRef
 
 
 class SecretValue(Model):

@@ -31,7 +31,7 @@ from prokos.tde.http_response import (
 from prokos.tde.http_transport import GuardedBackend, GuardedTransport, tls_context
 
 if TYPE_CHECKING:
-    from prokos.resources.executor import HttpSettings
+    from prokos.resources.http_settings import HttpSettings
     from prokos.tde.addresses import Resolver
     from prokos.tde.contract import Context, Environment
 

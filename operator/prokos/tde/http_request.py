@@ -11,13 +11,13 @@ from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
 import httpx
 import uritemplate
 
-from prokos.resources.executor import fixed_origin
+from prokos.resources.http_settings import fixed_origin
 from prokos.tde.contract import FatalFailure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from prokos.resources.executor import HttpSettings
+    from prokos.resources.http_settings import HttpSettings
     from prokos.tde.contract import Secrets
 
 _BODY_METHODS = {"POST", "PUT", "PATCH"}

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from prokos.resources.executor import StatusOutcome
+from prokos.resources.http_settings import StatusOutcome
 from prokos.tde.contract import FatalFailure, RetryableFailure
 from prokos.tde.json_text import parse_json
 

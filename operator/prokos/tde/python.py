@@ -15,7 +15,7 @@ from prokos.tde.contract import Executor, FatalFailure
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from prokos.resources.executor import PythonSettings
+    from prokos.resources.python_settings import PythonSettings
     from prokos.tde.contract import Context, Environment
 
 PROBLEMS = 5

@@ -34,7 +34,7 @@ from prokos.tde.json_text import parse_json
 from prokos.tde.sandbox import Program, Sandbox, SandboxError
 
 if TYPE_CHECKING:
-    from prokos.resources.executor import ScriptSettings
+    from prokos.resources.script_settings import ScriptSettings
     from prokos.tde.contract import Context, Environment
     from prokos.tde.sandbox import Ended
 

@@ -11,7 +11,7 @@ from prokos.tde.contract import Secrets
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from prokos.resources.executor import Secret
+    from prokos.resources.secrets import Secret
 
 MOUNT = Path("/var/run/prokos/secrets")
 """Where a pod finds the values of `secretKeyRef`, one file per secret."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine, TextClause
 
-    from prokos.resources.executor import SqlSettings
+    from prokos.resources.sql_settings import SqlSettings
     from prokos.tde.contract import Context, Environment
 
 BUSY_SECONDS = 10.0

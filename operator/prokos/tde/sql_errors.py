@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prokos.resources.executor import SqlError
+    from prokos.resources.sql_settings import SqlError
 
 _RETRIED_SQLSTATES = (
     "08",  # connection exception

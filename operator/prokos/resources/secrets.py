@@ -1,0 +1,33 @@
+"""Secrets by reference: a resource names them, and only the worker that uses one ever holds its value."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from prokos.resources.base import Model
+
+SecretName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+
+
+class SecretKeyRef(Model):
+    """A key of a Kubernetes Secret in the executor's namespace."""
+
+    name: str
+    key: str
+
+
+class Secret(Model):
+    """A secret the executor may use, by reference. Its value never enters variables, logs or errors."""
+
+    name: SecretName
+    env: str | None = Field(None, description="Name of an environment variable that holds the value.")
+    file: str | None = Field(None, description="Absolute path of a file that holds the value.")
+    secret_key_ref: SecretKeyRef | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if sum(source is not None for source in (self.env, self.file, self.secret_key_ref)) != 1:
+            raise ValueError(f"secret {self.name!r} needs exactly one of env, file or secretKeyRef")
+        return self
