@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from helpers import wait_until
+from helpers import finished, wait_until
 from prokos.pdo.service import Pdo
 from prokos.registry import FileRegistry
 from prokos.resources import ProkOSSpec
@@ -25,12 +25,12 @@ class System:
     def __init__(self, directory: Path) -> None:
         self.engine = FakeEngine()
         self.store = FileRegistry(directory)
-        self.store.put_process(process())
+        finished(self.store.put_process(process()))
 
     def start(self, *executors: Any, **system: Any) -> Pdo:
         for one in executors:
-            self.store.put_executor(one)
-        self.store.put_system(ProkOSSpec.model_validate(system))
+            finished(self.store.put_executor(one))
+        finished(self.store.put_system(ProkOSSpec.model_validate(system)))
         self.pdo = Pdo(self.engine, self.store, worker="pdo-test")
         self.pdo.beat(0, 1)
         return self.pdo

@@ -4,7 +4,7 @@ import pytest
 
 from prokos.engine import AccessDeniedError, Connection
 from prokos.engine.connection import Basic, OAuth, from_environment, from_resource, read_secret
-from prokos.resources.system import ExternalEngine, SecretValue
+from prokos.resources.engine_settings import ExternalEngine, SecretValue
 
 OAUTH = OAuth("https://login.example/token", "client", "s3cr3t", audience="zeebe", scope="all")
 ADDRESS = "engine.example:26500"

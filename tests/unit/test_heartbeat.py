@@ -6,6 +6,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from helpers import finished
 from prokos.pdo.beat import BEAT_MESSAGE, Heartbeat
 from prokos.pdo.service import Pdo
 from prokos.pdo.status import build_app
@@ -25,7 +26,7 @@ DECISION = Decision("payer", "rule", "spec.accepts[0]: jobType=pay")
 @pytest.fixture
 async def heart(tmp_path: Path) -> AsyncIterator[Heartbeat]:
     store = FileRegistry(tmp_path)
-    store.put_system(ProkOSSpec.model_validate({"pdo": {"shards": 2, "beatInterval": "100ms"}}))
+    finished(store.put_system(ProkOSSpec.model_validate({"pdo": {"shards": 2, "beatInterval": "100ms"}})))
     engine = FakeEngine()
     pdo = Pdo(engine, store, worker="pdo-test")
     yield Heartbeat(engine, pdo)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers import wait_until
+from helpers import finished, wait_until
 from prokos.engine import AccessDeniedError
 from prokos.pdo import service
 from prokos.router import Decision, Refused
@@ -144,7 +144,7 @@ async def test_a_rule_that_is_added_lets_waiting_tasks_go_on(system):
     pdo = system.start(executor("shipper"), router=LLM)
     system.offer(1)
     await system.all_wait(1)
-    system.store.put_executor(executor("payer", RULE))
+    finished(system.store.put_executor(executor("payer", RULE)))
     pdo.beat(0, 2)
     await wait_until(lambda: system.started == ["1"])
 
@@ -153,7 +153,7 @@ async def test_a_route_that_another_replica_recorded_lets_waiting_tasks_go_on(sy
     pdo = system.start(executor("payer"), router=LLM)
     system.offer(1)
     await system.all_wait(1)
-    system.store.put_route(route("payer", source="llm"))
+    finished(system.store.put_route(route("payer", source="llm")))
     pdo.beat(0, 2)
     await wait_until(lambda: system.started == ["1"])
 

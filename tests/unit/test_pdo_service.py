@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import background, wait_until
+from helpers import background, finished, wait_until
 from prokos.engine import AccessDeniedError, PayloadTooLargeError, RejectedError
 from prokos.pdo import service
 from prokos.pdo.service import Pdo, poll_interval, shard_of
@@ -159,7 +159,7 @@ def scanned(system: System) -> set[str]:
 
 async def test_scans_a_job_type_from_the_beat_after_its_registration(system):
     pdo = system.start()
-    system.store.put_process(process("returns", RegisteredTask(element_id="Back", job_type="refund")))
+    finished(system.store.put_process(process("returns", RegisteredTask(element_id="Back", job_type="refund"))))
     pdo.beat(0, 2)
     await wait_until(lambda: scanned(system) == {"pay", "refund"})
 
@@ -167,7 +167,7 @@ async def test_scans_a_job_type_from_the_beat_after_its_registration(system):
 async def test_scans_a_job_type_no_longer_that_nothing_has(system):
     pdo = system.start()
     await wait_until(lambda: scanned(system) == {"pay"})
-    system.store.remove_process("orders")
+    finished(system.store.remove_process("orders"))
     pdo.beat(0, 2)
     await wait_until(lambda: not scanned(system))
 
@@ -214,7 +214,7 @@ async def test_what_was_registered_while_it_started_is_seen_with_the_next_beat(t
         def load(self):
             loaded = super().load()
             if not loaded.executors:
-                self.put_executor(executor("payer", RULE))
+                finished(self.put_executor(executor("payer", RULE)))
             return loaded
 
     pdo = Pdo(FakeEngine(), Late(tmp_path), worker="pdo-test")

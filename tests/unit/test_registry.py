@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import finished
 from prokos.registry import FileRegistry, RegisteredTask
 from prokos.resources import ProkOSSpec
 from unit.builders import executor, process, registry, route
@@ -28,10 +29,10 @@ def test_an_empty_directory_is_an_empty_registry(store):
 
 def test_reads_back_what_was_recorded(store):
     one = executor("payer", {"jobType": "pay"}, timeout="90s", backoff={"initial": "250ms"})
-    store.put_system(SYSTEM)
-    store.put_executor(one)
-    store.put_process(process("orders", version=3))
-    store.put_route(route("payer", source="llm", confidence=0.75, reason="it says so"))
+    finished(store.put_system(SYSTEM))
+    finished(store.put_executor(one))
+    finished(store.put_process(process("orders", version=3)))
+    finished(store.put_route(route("payer", source="llm", confidence=0.75, reason="it says so")))
     loaded = FileRegistry(store.directory).load()
     assert loaded.system == SYSTEM
     assert loaded.executors == {"payer": one}
@@ -40,35 +41,35 @@ def test_reads_back_what_was_recorded(store):
 
 
 def test_forgets_what_was_removed(store):
-    store.put_executor(executor())
-    store.put_process(process())
-    store.put_route(route())
-    store.remove_executor("payer")
-    store.remove_process("orders")
-    store.remove_route("orders-pay")
+    finished(store.put_executor(executor()))
+    finished(store.put_process(process()))
+    finished(store.put_route(route()))
+    finished(store.remove_executor("payer"))
+    finished(store.remove_process("orders"))
+    finished(store.remove_route("orders-pay"))
     assert store.load() == registry()
 
 
 def test_removing_what_is_not_there_is_no_error(store):
-    store.remove_executor("nobody")
-    store.remove_process("nothing")
-    store.remove_route("nowhere")
+    finished(store.remove_executor("nobody"))
+    finished(store.remove_process("nothing"))
+    finished(store.remove_route("nowhere"))
 
 
 @given(first=st.text(min_size=1), second=st.text(min_size=1))
 def test_processes_of_any_id_are_kept_apart(tmp_path_factory, first, second):
     store = FileRegistry(tmp_path_factory.mktemp("registry"))
     for process_id in (first, second):
-        store.put_process(process(process_id, name=process_id))
+        finished(store.put_process(process(process_id, name=process_id)))
     assert {known.name for known in store.load().processes.values()} == {first, second}
-    assert store.process(first) == process(first, name=first)
+    assert store.load().processes[first] == process(first, name=first)
 
 
 @pytest.mark.parametrize(
     "process_id", ["../../etc/passwd", ".", "Bestellung prüfen", "x" * 300, "a/b", "ORDERS", "orders"]
 )
 def test_no_process_id_leaves_the_directory(store, process_id):
-    store.put_process(process(process_id))
+    finished(store.put_process(process(process_id)))
     (written,) = (store.directory / "processes").iterdir()
     assert written.suffix == ".json"
     assert len(written.name) < 200
@@ -76,7 +77,7 @@ def test_no_process_id_leaves_the_directory(store, process_id):
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"processId": 1}', b"\xff\xfe", b""])
 def test_a_document_that_cannot_be_read_is_left_out(store, content):
-    store.put_process(process("orders"))
+    finished(store.put_process(process("orders")))
     (store.directory / "processes" / "broken.json").write_bytes(content)
     (store.directory / "routes" / "broken.yaml").write_bytes(content or b"- x: [")
     loaded = store.load()
@@ -85,11 +86,11 @@ def test_a_document_that_cannot_be_read_is_left_out(store, content):
 
 
 def test_a_process_that_is_not_recorded_is_none(store):
-    assert store.process("orders") is None
+    assert "orders" not in store.load().processes
 
 
 def test_the_signature_stays_while_nothing_changes(store):
-    store.put_executor(executor())
+    finished(store.put_executor(executor()))
     before = store.signature()
     store.load()
     assert store.signature() == before
@@ -98,20 +99,20 @@ def test_the_signature_stays_while_nothing_changes(store):
 def test_the_signature_changes_with_every_write_even_of_the_same_size(store):
     seen = {store.signature()}
     for description in ("aaaa", "bbbb", "cccc"):
-        store.put_executor(executor(description=description))
+        finished(store.put_executor(executor(description=description)))
         seen.add(store.signature())
     assert len(seen) == 4
 
 
 def test_the_signature_changes_when_a_document_is_removed(store):
-    store.put_executor(executor())
+    finished(store.put_executor(executor()))
     before = store.signature()
-    store.remove_executor("payer")
+    finished(store.remove_executor("payer"))
     assert store.signature() != before
 
 
 def test_a_route_is_a_document_a_person_can_edit(store):
-    store.put_route(route("payer", reason="für Zahlungen"))
+    finished(store.put_route(route("payer", reason="für Zahlungen")))
     text = (store.directory / "routes" / "orders-pay.yaml").read_text()
     assert "executor: payer\n" in text
     assert "reason: für Zahlungen\n" in text

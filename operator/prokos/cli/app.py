@@ -260,12 +260,13 @@ def routes(state: State = None, output: Output = OutputFormat.TABLE) -> None:
     """Show every routing decision and its reason."""
     from prokos.dev.state import StateDirectory
     from prokos.registry import FileRegistry
+    from prokos.router import known_routes
 
     directory = StateDirectory.find(state)
     if not directory.registry.is_dir():
         print_error(f"no system was ever started in {directory.root}")
         raise typer.Exit(FAILED)
-    found = FileRegistry(directory.registry).load().routes
+    found = known_routes(FileRegistry(directory.registry).load())
     rows = [{"name": route.metadata.name, **route.spec.model_dump(by_alias=True)} for route in found]
     columns = {
         "process": "PROCESS",

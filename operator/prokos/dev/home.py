@@ -173,7 +173,7 @@ class EmbeddedHome:
         children = [self.children.get(name) for name in self._worker_names(executor)]
         present = [child for child in children if child]
         return WorkerState(
-            wanted=self._desired.executors[executor].spec.scaling.min,
+            wanted=self._desired.executors[executor].spec.workers,
             running=sum(child.running for child in present),
             restarts=sum(child.restarts for child in present),
             message=next((child.message for child in present if child.message), ""),

@@ -25,7 +25,7 @@ from prokos.engine.embedded import EmbeddedEngine, EmbeddedSettings
 from prokos.kernel import Kernel, WorkerState
 from prokos.kernel.plan import plan_changes
 from prokos.registry import FileRegistry
-from prokos.resources.system import EmbeddedEngine as EmbeddedSpec
+from prokos.resources.engine_settings import EmbeddedEngine as EmbeddedSpec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

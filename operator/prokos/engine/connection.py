@@ -17,7 +17,7 @@ from prokos.engine.errors import AccessDeniedError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from prokos.resources.system import ExternalEngine, SecretValue
+    from prokos.resources.engine_settings import ExternalEngine, SecretValue
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # A restarted broker must be found again within a beat; gRPC's own ceiling is two minutes.

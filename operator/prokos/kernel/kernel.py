@@ -18,7 +18,7 @@ from prokos.processes import kernel_processes
 if TYPE_CHECKING:
     from prokos.engine import DeployedProcess, EngineClient
     from prokos.kernel.home import Home
-    from prokos.registry import FileRegistry
+    from prokos.registry import Store
 
 BOOT_MESSAGE = "prokos.kernel.boot"
 BOOT_KEY = "boot"
@@ -34,7 +34,7 @@ log = structlog.get_logger("prokos.kernel")
 class Kernel:
     """The microkernel of one system."""
 
-    def __init__(self, client: EngineClient, home: Home, store: FileRegistry, *, worker: str = "kernel") -> None:
+    def __init__(self, client: EngineClient, home: Home, store: Store, *, worker: str = "kernel") -> None:
         self.client = client
         self.home = home
         self.store = store
@@ -57,9 +57,9 @@ class Kernel:
         """The desired state may have changed: start the registration process of each resource that differs."""
         desired, registry = self.home.desired(), self.store.load()
         if desired.system != registry.system:
-            self.store.put_system(desired.system)
+            await self.store.put_system(desired.system)
             await self.home.ensure_pdo()
-        keep_routes(self.store, desired.routes)
+        await keep_routes(self.store, desired.routes)
         self.steps.forget_refusals(desired)
         plan = plan_changes(desired, registry)
         for name in plan.executors:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from prokos.registry import RegisteredProcess, RegisteredTask, RegisteredVersion
 from prokos.registry.model import DEFAULT_RETRIES
-from prokos.router import Element
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,22 +99,3 @@ def late_shards(shards: int, beats: Mapping[int, float], late: float = BEAT_LATE
 def unwell(workers: Mapping[str, WorkerState]) -> Sequence[str]:
     """Names of executors that have fewer workers than they should."""
     return [name for name, state in sorted(workers.items()) if state.running < state.wanted]
-
-
-def newest_elements(process: RegisteredProcess) -> list[Element]:
-    """What is routed in the newest version of a process."""
-    version = process.latest
-    if version is None:
-        return []
-    return [
-        Element(
-            process=process.process_id,
-            version=version.version,
-            element=task.element_id,
-            job_type=task.job_type or "",
-            name=task.element_name,
-            documentation=task.documentation,
-            headers=tuple(sorted(task.headers.items())),
-        )
-        for task in version.tasks
-    ]

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from prokos.registry import FileRegistry
+    from prokos.registry import Store
     from prokos.resources import TaskRoute
 
 ORIGIN = "prokos.io/origin"
 """Annotation of the registry's routes that come from the desired state; the others are the router's own."""
 
 
-def keep_routes(store: FileRegistry, desired: Iterable[TaskRoute]) -> None:
+async def keep_routes(store: Store, desired: Iterable[TaskRoute]) -> None:
     """Make the registry's desired routes those that are desired now."""
     wanted = {route.metadata.name: mark(route) for route in desired}
     known = {route.metadata.name: route for route in store.load().routes}
     for name, route in wanted.items():
         if known.get(name) != route:
-            store.put_route(route)
+            await store.put_route(route)
     for name, route in known.items():
         if ORIGIN in route.metadata.annotations and name not in wanted:
-            store.remove_route(name)
+            await store.remove_route(name)
 
 
 def mark(route: TaskRoute) -> TaskRoute:

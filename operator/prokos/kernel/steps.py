@@ -16,12 +16,12 @@ from prokos.engine import (
     RejectedError,
     StepRefusedError,
 )
-from prokos.kernel.plan import late_shards, newest_elements, plan_boot, register_version, unwell
+from prokos.kernel.plan import late_shards, plan_boot, register_version, unwell
 from prokos.kernel.routes import keep_routes
 from prokos.pdo.beat import BEAT_MESSAGE
 from prokos.processes import render_tde
 from prokos.resources.names import tde_job_type, tde_process_id
-from prokos.router import Decision, Element, decide, to_route
+from prokos.router import Decision, decide, newest_elements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from prokos.engine import EngineClient, Job
     from prokos.engine.steps import Step
     from prokos.kernel.home import Desired, DesiredProcess, Home, Kind
-    from prokos.registry import FileRegistry
+    from prokos.registry import RegisteredProcess, Store
     from prokos.resources import TaskExecutor
 
 REFUSED = "REGISTRATION_REFUSED"
@@ -49,7 +49,7 @@ log = structlog.get_logger("prokos.kernel")
 class KernelSteps:
     """Handlers of all kernel jobs."""
 
-    def __init__(self, client: EngineClient, home: Home, store: FileRegistry) -> None:
+    def __init__(self, client: EngineClient, home: Home, store: Store) -> None:
         self.client = client
         self.home = home
         self.store = store
@@ -101,8 +101,8 @@ class KernelSteps:
     async def plan_registrations(self, _: Job) -> dict[str, Any]:
         """Everything that is desired or was registered before."""
         desired = self.home.desired()
-        self.store.put_system(desired.system)
-        keep_routes(self.store, desired.routes)
+        await self.store.put_system(desired.system)
+        await keep_routes(self.store, desired.routes)
         plan = plan_boot(desired, self.store.load())
         return {"executors": plan.executors, "processes": plan.processes}
 
@@ -156,13 +156,12 @@ class KernelSteps:
             await self.home.ensure_workers(executor)
 
     async def record_executor(self, job: Job) -> None:
-        """The PDO may dispatch to it; what its rules say of known processes is written down."""
+        """The PDO may dispatch to it."""
         executor = self.home.desired().executors.get(job.variables["executor"])
         if executor is None:
             return
-        self.store.put_executor(executor)
+        await self.store.put_executor(executor)
         self.refusals.pop(("TaskExecutor", executor.metadata.name), None)
-        self._record_rules()
         log.info("executor registered", executor=executor.metadata.name)
 
     async def stop_workers(self, job: Job) -> None:
@@ -178,9 +177,8 @@ class KernelSteps:
     async def forget_executor(self, job: Job) -> None:
         """The PDO no longer dispatches to it."""
         name = job.variables["executor"]
-        self.store.remove_executor(name)
+        await self.store.remove_executor(name)
         self.refusals.pop(("TaskExecutor", name), None)
-        self._record_rules()
         log.info("executor removed", executor=name)
 
     # --- processes --------------------------------------------------------------------------------------------
@@ -208,19 +206,11 @@ class KernelSteps:
         if process is None:
             return {"routes": {}}
         registry = self.store.load()
-        versions = {item["process_id"]: item["version"] for item in job.variables["deployed"]}
         plan: dict[str, str] = {}
-        for definition in process.file.processes:
-            for task in definition.tasks:
-                element = Element(
-                    process=definition.process_id,
-                    version=versions[definition.process_id],
-                    element=task.element_id,
-                    job_type=task.job_type or "",
-                    headers=tuple(sorted(task.headers.items())),
-                )
+        for record in self._records(process, job):
+            for element in newest_elements(record):
                 outcome = decide(element, registry)
-                plan[task.element_id] = outcome.executor if isinstance(outcome, Decision) else type(outcome).__name__
+                plan[element.element] = outcome.executor if isinstance(outcome, Decision) else type(outcome).__name__
         return {"routes": plan}
 
     async def record_process(self, job: Job) -> None:
@@ -228,35 +218,31 @@ class KernelSteps:
         process = self.home.desired().processes.get(job.variables["process"])
         if process is None:
             return
-        deployed = {item["process_id"]: DeployedProcess(**item) for item in job.variables["deployed"]}
-        for definition in process.file.processes:
-            known = self.store.process(definition.process_id)
-            record = register_version(definition, process, deployed[definition.process_id], known)
-            self.store.put_process(record)
-        self._record_rules()
+        records = self._records(process, job)
+        for record in records:
+            await self.store.put_process(record)
         self.refusals.pop(("ProcessDefinition", process.name), None)
-        log.info("process registered", process=process.name, versions={k: v.version for k, v in deployed.items()})
+        log.info(
+            "process registered",
+            process=process.name,
+            versions={record.process_id: max(record.versions) for record in records},
+        )
 
-    def _record_rules(self) -> None:
-        """Write down what the rules say of every task of the newest versions, in place of what they said before."""
-        registry = self.store.load()
-        kept = {route.metadata.name: route for route in registry.routes if route.spec.source == "rule"}
-        for process in registry.processes.values():
-            for element in newest_elements(process):
-                outcome = decide(element, registry)
-                if isinstance(outcome, Decision) and outcome.source in {"header", "rule"}:
-                    route = to_route(element, outcome)
-                    if kept.pop(route.metadata.name, None) != route:
-                        self.store.put_route(route)
-        for name in kept:
-            self.store.remove_route(name)
+    def _records(self, process: DesiredProcess, job: Job) -> list[RegisteredProcess]:
+        """What is to be registered of a process that was deployed by an earlier step of its registration."""
+        known = self.store.load().processes
+        deployed = {item["process_id"]: DeployedProcess(**item) for item in job.variables["deployed"]}
+        return [
+            register_version(definition, process, deployed[definition.process_id], known.get(definition.process_id))
+            for definition in process.file.processes
+        ]
 
     async def forget_process(self, job: Job) -> None:
         """The process is retired: instances that still run are served to their end."""
         name = job.variables["process"]
         for process in self.store.load().processes.values():
             if process.resource == name:
-                self.store.put_process(process.model_copy(update={"retired": True}))
+                await self.store.put_process(process.model_copy(update={"retired": True}))
         self.refusals.pop(("ProcessDefinition", name), None)
         log.info("process retired; its running instances are still served", process=name)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from prokos.engine import EngineClient, Job
-    from prokos.registry import FileRegistry, Registry
+    from prokos.registry import Registry, Store
     from prokos.tde import TaggedTask
 
 log = structlog.get_logger(__name__)
@@ -65,7 +65,7 @@ class _Shard:
 class Pdo:
     """Scans the job types of the shards whose beats it serves."""
 
-    def __init__(self, client: EngineClient, store: FileRegistry, *, worker: str) -> None:
+    def __init__(self, client: EngineClient, store: Store, *, worker: str) -> None:
         self.client = client
         self.store = store
         self.worker = worker

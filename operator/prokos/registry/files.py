@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 class FileRegistry:
-    """A directory with `executors/`, `processes/`, `routes/` and `system.json`."""
+    """A directory with `executors/`, `processes/`, `routes/` and `system.json`. Implements `prokos.registry.Store`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -58,36 +58,32 @@ class FileRegistry:
             system=system,
         )
 
-    def put_system(self, system: ProkOSSpec) -> None:
+    async def put_system(self, system: ProkOSSpec) -> None:
         """Record the system's settings."""
         _write(self.directory / "system.json", _to_json(system))
 
-    def put_executor(self, executor: TaskExecutor) -> None:
+    async def put_executor(self, executor: TaskExecutor) -> None:
         """Record an executor that is deployed."""
         _write(self._path("executors", executor.metadata.name), _to_json(executor))
 
-    def remove_executor(self, name: str) -> None:
+    async def remove_executor(self, name: str) -> None:
         """Forget an executor."""
         self._path("executors", name).unlink(missing_ok=True)
 
-    def put_process(self, process: RegisteredProcess) -> None:
+    async def put_process(self, process: RegisteredProcess) -> None:
         """Record a process that is deployed."""
         _write(self._path("processes", process.process_id), _to_json(process))
 
-    def remove_process(self, process_id: str) -> None:
+    async def remove_process(self, process_id: str) -> None:
         """Forget a process."""
         self._path("processes", process_id).unlink(missing_ok=True)
 
-    def process(self, process_id: str) -> RegisteredProcess | None:
-        """One process."""
-        return self._read(self._path("processes", process_id), RegisteredProcess)
-
-    def put_route(self, route: TaskRoute) -> None:
+    async def put_route(self, route: TaskRoute) -> None:
         """Record a routing decision as the document a person can read, edit and pin in Git."""
         document = route.model_dump(mode="json", by_alias=True, exclude_none=True)
         _write(self._route_path(route.metadata.name), yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
-    def remove_route(self, name: str) -> None:
+    async def remove_route(self, name: str) -> None:
         """Forget a decision."""
         self._route_path(name).unlink(missing_ok=True)
 

@@ -9,10 +9,12 @@ from pydantic import Field, model_validator
 
 from prokos.resources.base import API_VERSION, Duration, Metadata, Model
 from prokos.resources.http_settings import HttpSettings
+from prokos.resources.pods import NetworkSettings, PodSettings
 from prokos.resources.python_settings import PythonSettings
 from prokos.resources.script_settings import ScriptSettings
 from prokos.resources.secrets import Secret
 from prokos.resources.sql_settings import SqlSettings
+from prokos.resources.status import TaskExecutorStatus
 
 ExecutorType = Literal["script", "http", "sql", "python"]
 
@@ -90,6 +92,13 @@ class TaskExecutorSpec(Model):
     timeout: Duration = Field(timedelta(seconds=60), gt=timedelta(), description="Longest execution of one attempt.")
     concurrency: int = Field(4, ge=1, le=256, description="Tasks one worker runs at a time.")
     scaling: Scaling = Field(default_factory=Scaling)
+    replicas: int | None = Field(
+        None,
+        ge=0,
+        description="Workers that run, whatever `scaling` says: set by `kubectl scale` or a HorizontalPodAutoscaler.",
+    )
+    pod: PodSettings = Field(default_factory=PodSettings)
+    network: NetworkSettings = Field(default_factory=NetworkSettings)
     secrets: list[Secret] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -100,6 +109,11 @@ class TaskExecutorSpec(Model):
         if others := [name for name, block in blocks.items() if block is not None and name != self.type]:
             raise ValueError(f"type is {self.type!r}, so the block {others[0]!r} does not belong here")
         return self
+
+    @property
+    def workers(self) -> int:
+        """Workers to run as far as the resource says; in between `scaling` the backlog decides."""
+        return self.scaling.min if self.replicas is None else self.replicas
 
     @property
     def settings(self) -> ScriptSettings | HttpSettings | SqlSettings | PythonSettings:
@@ -116,7 +130,7 @@ class TaskExecutor(Model):
     kind: Literal["TaskExecutor"] = "TaskExecutor"
     metadata: Metadata
     spec: TaskExecutorSpec
-    status: dict[str, Any] | None = None
+    status: TaskExecutorStatus | None = None
 
     @model_validator(mode="after")
     def _name_is_free(self) -> Self:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from prokos.resources.base import API_VERSION, Metadata, Model
+from prokos.resources.status import ProcessDefinitionStatus
 
 
 class ConfigMapRef(Model):
@@ -41,4 +42,4 @@ class ProcessDefinition(Model):
     kind: Literal["ProcessDefinition"] = "ProcessDefinition"
     metadata: Metadata
     spec: ProcessDefinitionSpec
-    status: dict[str, Any] | None = None
+    status: ProcessDefinitionStatus | None = None

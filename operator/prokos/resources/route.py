@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from prokos.resources.base import API_VERSION, Metadata, Model, Name
+from prokos.resources.status import TaskRouteStatus
 
 RouteSource = Literal["rule", "llm", "human", "fallback"]
 
@@ -30,4 +31,4 @@ class TaskRoute(Model):
     kind: Literal["TaskRoute"] = "TaskRoute"
     metadata: Metadata
     spec: TaskRouteSpec
-    status: dict[str, Any] | None = None
+    status: TaskRouteStatus | None = None

@@ -3,87 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from prokos.resources.base import API_VERSION, Duration, Metadata, Model, Name
-from prokos.resources.secrets import SecretKeyRef
-
-
-class SecretValue(Model):
-    """A secret by reference: exactly one of the fields."""
-
-    env: str | None = None
-    file: str | None = None
-    secret_key_ref: SecretKeyRef | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if sum(source is not None for source in (self.env, self.file, self.secret_key_ref)) != 1:
-            raise ValueError("give exactly one of env, file or secretKeyRef")
-        return self
-
-
-class TlsSettings(Model):
-    """TLS to the engine's gateway."""
-
-    enabled: bool = False
-    ca_file: str | None = Field(None, description="PEM file of the certificate authority, if not a public one.")
-
-
-class OAuthSettings(Model):
-    """OAuth 2 client credentials."""
-
-    token_url: str
-    client_id: str
-    client_secret: SecretValue
-    audience: str | None = None
-    scope: str | None = None
-
-
-class BasicSettings(Model):
-    """User name and password, as 8.8's gateway takes them."""
-
-    username: str
-    password: SecretValue
-
-
-class ExternalEngine(Model):
-    """An engine that runs elsewhere."""
-
-    address: str = Field(description="Host and port of the gRPC gateway.", pattern=r"^[^/\s]+:\d+$")
-    tls: TlsSettings = Field(default_factory=TlsSettings)
-    oauth: OAuthSettings | None = None
-    basic: BasicSettings | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.oauth is not None and self.basic is not None:
-            raise ValueError("give oauth or basic, not both")
-        if (self.oauth or self.basic) and not self.tls.enabled:
-            raise ValueError("credentials need tls.enabled: true; they would be sent in the clear")
-        return self
-
-
-class EmbeddedEngine(Model):
-    """The Camunda broker as a child process of `prokos dev`."""
-
-    version: str = Field("8.6.0", description="Version of the distribution to install.")
-    heap: str = Field("512m", pattern=r"^[1-9]\d*[mg]$", description="Java heap.")
-
-
-class EngineSettings(Model):
-    """One of the ways to have an engine; embedded is the default of `prokos dev`."""
-
-    embedded: EmbeddedEngine | None = None
-    external: ExternalEngine | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if self.embedded is not None and self.external is not None:
-            raise ValueError("give embedded or external, not both")
-        return self
+from prokos.resources.engine_settings import EngineSettings, SecretValue
+from prokos.resources.pods import PodSettings
+from prokos.resources.status import ProkOSStatus
 
 
 class PdoSettings(Model):
@@ -107,6 +34,8 @@ class PdoSettings(Model):
         description="How long a task stays with the PDO before the engine offers it again.",
     )
     window: int = Field(256, ge=1, le=10_000, description="Tasks of one job type dispatched and not yet ended.")
+    replicas: int = Field(1, ge=0, le=64, description="PDO pods in a cluster; the shards are spread over them.")
+    pod: PodSettings = Field(default_factory=PodSettings)
     include: list[str] = Field(default_factory=list, description="Job types to serve beside the registered ones.")
     exclude: list[str] = Field(default_factory=list, description="Job types to leave to other workers.")
 
@@ -121,6 +50,7 @@ class RouterSettings(Model):
     timeout: Duration = Field(timedelta(seconds=30), gt=timedelta())
     min_confidence: float = Field(0.5, ge=0, le=1, description="Below this the answer counts as none.")
     fallback: Name | None = Field(None, description="Executor of every task that nothing else claims.")
+    pod: PodSettings = Field(default_factory=PodSettings)
 
     @model_validator(mode="after")
     def _llm_has_model(self) -> Self:
@@ -129,12 +59,19 @@ class RouterSettings(Model):
         return self
 
 
+class ExecutorDefaults(Model):
+    """What holds for every executor that does not say otherwise."""
+
+    pod: PodSettings = Field(default_factory=PodSettings)
+
+
 class ProkOSSpec(Model):
     """Desired state of the system."""
 
     engine: EngineSettings = Field(default_factory=EngineSettings)
     pdo: PdoSettings = Field(default_factory=PdoSettings)
     router: RouterSettings = Field(default_factory=RouterSettings)
+    executor_defaults: ExecutorDefaults = Field(default_factory=ExecutorDefaults)
 
 
 class ProkOS(Model):
@@ -144,4 +81,4 @@ class ProkOS(Model):
     kind: Literal["ProkOS"] = "ProkOS"
     metadata: Metadata
     spec: ProkOSSpec = Field(default_factory=ProkOSSpec)
-    status: dict[str, Any] | None = None
+    status: ProkOSStatus | None = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from prokos.engine import Job
     from prokos.engine.steps import Step
-    from prokos.registry import FileRegistry, Registry
+    from prokos.registry import Registry, Store
 
 ROUTE_MESSAGE = "prokos.route.requested"
 """Message that starts the routing process; its correlation key is the element's route name."""
@@ -69,7 +69,7 @@ class DecideStep:
 class SettleSteps:
     """The steps that follow a decision. The PDO works them, where the tasks wait."""
 
-    def __init__(self, store: FileRegistry, settled: Callable[[Element, Decision | Refused], None]) -> None:
+    def __init__(self, store: Store, settled: Callable[[Element, Decision | Refused], None]) -> None:
         self._store = store
         self._settled = settled
         """Told of every outcome, so that waiting tasks go on at once."""
@@ -83,7 +83,7 @@ class SettleSteps:
         variables = job.variables
         element, decision = read_element(variables["element"]), Decision(**variables["decision"])
         if decision.source in {"llm", "fallback"} and not decision.transient:
-            self._store.put_route(to_route(element, decision))
+            await self._store.put_route(to_route(element, decision))
         self._settled(element, decision)
 
     async def refuse(self, job: Job) -> None:

@@ -48,7 +48,7 @@ def build_worker_deployment(
     document = executor.model_dump_json(by_alias=True, exclude_none=True, exclude={"status"})
     return WorkerDeployment(
         name=executor.metadata.name,
-        replicas=executor.spec.scaling.min,
+        replicas=executor.spec.workers,
         document=document,
         environment=environment,
         secret_environment=tuple(sorted(secret.env for secret in executor.spec.secrets if secret.env)),
