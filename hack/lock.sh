@@ -8,4 +8,4 @@ compile() { "$uv" pip compile --quiet --universal --python-version 3.11 --genera
 echo 'uv>=0.8' | compile - -o requirements/uv.txt "$@"
 # hatchling and editables are what the editable install of the project is built with.
 printf 'uv>=0.8\nhatchling>=1.27\neditables>=0.5\n' > requirements/build.in
-compile pyproject.toml --group dev --extra embedded --extra llm requirements/build.in -o requirements/dev.txt --no-emit-package prokos "$@"
+compile pyproject.toml --group dev --extra embedded --extra llm --extra operator --extra grpc requirements/build.in -o requirements/dev.txt --no-emit-package prokos "$@"

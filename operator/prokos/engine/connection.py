@@ -15,7 +15,7 @@ from pyzeebe import create_insecure_channel, create_oauth2_client_credentials_ch
 from prokos.engine.errors import AccessDeniedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from prokos.resources.engine_settings import ExternalEngine, SecretValue
 
@@ -148,35 +148,43 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Connection | No
     return Connection(address, tls=tls, ca_file=environ.get("PROKOS_ENGINE_CA_FILE"), oauth=oauth, basic=basic)
 
 
-def read_secret(value: SecretValue, environ: Mapping[str, str] = os.environ) -> str:
+REFERENCES = Path("/var/run/prokos/references")
+"""Where a pod finds the Secrets that settings refer to: `NAME/KEY`."""
+
+
+def read_secret(value: SecretValue, environ: Mapping[str, str] = os.environ, mount: Path = REFERENCES) -> str:
     """The value a reference points to.
 
     Raises:
-        AccessDeniedError: The variable is not set, the file cannot be read, or only a cluster could resolve it.
+        AccessDeniedError: The variable is not set, or the file cannot be read.
     """
     if value.env is not None:
         if value.env not in environ:
             raise AccessDeniedError(f"environment variable {value.env} is not set")
         return environ[value.env]
     if value.file is not None:
-        try:
-            return Path(value.file).read_text().rstrip("\n")
-        except OSError as error:
-            raise AccessDeniedError(f"secret file {value.file}: {error.strerror}") from error
-    raise AccessDeniedError("secretKeyRef can only be resolved in a cluster; use env or file")
+        path = Path(value.file)
+    elif value.secret_key_ref is not None and mount.is_dir():
+        path = mount / value.secret_key_ref.name / value.secret_key_ref.key
+    else:
+        raise AccessDeniedError("secretKeyRef can only be resolved in a cluster; use env or file")
+    try:
+        return path.read_text().rstrip("\n")
+    except OSError as error:
+        raise AccessDeniedError(f"secret file {path}: {error.strerror}") from error
 
 
-def from_resource(engine: ExternalEngine, environ: Mapping[str, str] = os.environ) -> Connection:
-    """The connection that `spec.engine.external` of a ProkOS resource describes."""
+def from_resource(engine: ExternalEngine, read: Callable[[SecretValue], str] = read_secret) -> Connection:
+    """The connection that `spec.engine.external` of a ProkOS resource describes; `read` resolves its secrets."""
     oauth = basic = None
     if settings := engine.oauth:
         oauth = OAuth(
             token_url=settings.token_url,
             client_id=settings.client_id,
-            client_secret=read_secret(settings.client_secret, environ),
+            client_secret=read(settings.client_secret),
             audience=settings.audience,
             scope=settings.scope,
         )
     if engine.basic:
-        basic = Basic(engine.basic.username, read_secret(engine.basic.password, environ))
+        basic = Basic(engine.basic.username, read(engine.basic.password))
     return Connection(engine.address, tls=engine.tls.enabled, ca_file=engine.tls.ca_file, oauth=oauth, basic=basic)

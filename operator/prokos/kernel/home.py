@@ -33,6 +33,8 @@ class Desired:
     executors: Mapping[str, TaskExecutor] = field(default_factory=dict)
     processes: Mapping[str, DesiredProcess] = field(default_factory=dict)
     routes: tuple[TaskRoute, ...] = ()
+    held_processes: frozenset[str] = frozenset()
+    """ProcessDefinitions that are there but wrong: what is registered of them stays."""
 
 
 @dataclass(frozen=True, slots=True)

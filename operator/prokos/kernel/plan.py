@@ -35,7 +35,7 @@ def plan_boot(desired: Desired, registry: Registry) -> Registrations:
     """At boot everything is registered, so that workers start; what is no longer wanted is removed."""
     executors = set(desired.executors) | set(registry.executors)
     processes = set(desired.processes) | {process.resource for process in registry.processes.values()}
-    return Registrations(tuple(sorted(executors)), tuple(sorted(processes)))
+    return Registrations(tuple(sorted(executors)), tuple(sorted(processes - desired.held_processes)))
 
 
 def plan_changes(desired: Desired, registry: Registry) -> Registrations:
@@ -44,7 +44,7 @@ def plan_changes(desired: Desired, registry: Registry) -> Registrations:
     executors = changed | (set(registry.executors) - set(desired.executors))
     active = {process.resource for process in registry.processes.values() if not process.retired}
     redeployed = {name for name, process in desired.processes.items() if is_changed(process, registry.processes)}
-    processes = redeployed | (active - set(desired.processes))
+    processes = redeployed | (active - set(desired.processes) - desired.held_processes)
     return Registrations(tuple(sorted(executors)), tuple(sorted(processes)))
 
 

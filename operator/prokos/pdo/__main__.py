@@ -1,17 +1,15 @@
 """A PDO process: `python -m prokos.pdo`, in a pod or under `prokos dev`.
 
-It reads the registry's directory from `PROKOS_REGISTRY`, the engine's connection from `PROKOS_ENGINE_*`, and serves
-its status API on `PROKOS_PDO_ADDRESS` and hints on `PROKOS_HINTS_ADDRESS` (host:port).
+It opens the registry that the environment names (`prokos.registry.open_registry`), reads the engine's connection from
+`PROKOS_ENGINE_*`, and serves its status API on `PROKOS_PDO_ADDRESS` and hints on `PROKOS_HINTS_ADDRESS` (host:port).
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from functools import partial
-from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -19,11 +17,12 @@ from aiohttp import web
 from prokos.engine import EngineClient, StepRunner
 from prokos.engine.connection import from_environment
 from prokos.engine.nesting import allow_deep_variables
+from prokos.engine.service import run_until, stop_signals, worker_identity
 from prokos.logs import configure_logging
 from prokos.pdo.beat import Heartbeat
 from prokos.pdo.service import Pdo
 from prokos.pdo.status import build_app, receive_hints
-from prokos.registry import FileRegistry
+from prokos.registry import open_registry
 from prokos.router import DecideStep, SettleSteps
 
 BEAT_LEASE_MARGIN = 2.0
@@ -32,17 +31,14 @@ BEAT_LEASE_MARGIN = 2.0
 log = structlog.get_logger("prokos.pdo")
 
 
-async def serve(registry: Path, status_address: str, hints_address: str) -> None:
+async def serve(status_address: str, hints_address: str) -> None:
     """Run until SIGTERM or SIGINT."""
     connection = from_environment()
     if connection is None:
         raise SystemExit("PROKOS_ENGINE_ADDRESS is not set: the PDO does not know its engine")
-    stop = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    async with EngineClient(connection) as client:
-        store = FileRegistry(registry)
-        pdo = Pdo(client, store, worker=f"pdo-{os.getpid()}")
+    stop = stop_signals()
+    async with EngineClient(connection) as client, open_registry() as store:
+        pdo = Pdo(client, store, worker=worker_identity("pdo"))
         heartbeat = Heartbeat(client, pdo)
         routing = dict(SettleSteps(store, pdo.settled).handlers())
         if pdo.registry.system.router.mode == "rules":
@@ -63,21 +59,12 @@ async def serve(registry: Path, status_address: str, hints_address: str) -> None
         host, _, port = hints_address.rpartition(":")
         hints = await asyncio.start_server(partial(receive_hints, pdo), host, int(port))
         log.info("PDO started", worker=pdo.worker, shards=pdo.settings.shards, status=status_address)
-        work = [
-            asyncio.create_task(side)
-            for side in (beats.run(), routes.run(), pdo.flights.expire(), pdo.stop_idle_shards())
-        ]
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)
-        for side in (*work, stopping):
-            side.cancel()
-        ended = await asyncio.gather(*work, stopping, return_exceptions=True)
-        pdo.stop()
-        hints.close()
-        await runner.cleanup()
-        for result in ended:
-            if isinstance(result, Exception):
-                raise result
+        try:
+            await run_until(stop, beats.run(), routes.run(), pdo.flights.expire(), pdo.stop_idle_shards())
+        finally:
+            pdo.stop()
+            hints.close()
+            await runner.cleanup()
     log.info("PDO stopped")
 
 
@@ -86,13 +73,7 @@ def main() -> None:
     configure_logging()
     allow_deep_variables()
     try:
-        asyncio.run(
-            serve(
-                Path(os.environ["PROKOS_REGISTRY"]),
-                os.environ["PROKOS_PDO_ADDRESS"],
-                os.environ["PROKOS_HINTS_ADDRESS"],
-            )
-        )
+        asyncio.run(serve(os.environ["PROKOS_PDO_ADDRESS"], os.environ["PROKOS_HINTS_ADDRESS"]))
     except KeyError as error:
         sys.exit(f"environment variable {error.args[0]} is not set")
 

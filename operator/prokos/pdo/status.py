@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from prokos.pdo.metrics import render_metrics
 
 if TYPE_CHECKING:
     from prokos.pdo.beat import Heartbeat
@@ -48,8 +51,18 @@ def build_app(pdo: Pdo, heartbeat: Heartbeat) -> web.Application:
             raise web.HTTPBadRequest(text=f"limit={text!r} is not a number\n")
         return web.json_response(pdo.journal.latest(int(text)))
 
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=render_metrics(pdo, heartbeat), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
     app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/status", status), web.get("/tasks", tasks)])
+    app.add_routes(
+        [
+            web.get("/healthz", healthz),
+            web.get("/status", status),
+            web.get("/tasks", tasks),
+            web.get("/metrics", metrics),
+        ]
+    )
     return app
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any, Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
-from prokos.resources.base import Duration, Model, Name
+from prokos.resources.base import Model
+from prokos.resources.helm_settings import HelmEngine
 from prokos.resources.secrets import SecretKeyRef
 
 
@@ -30,6 +30,13 @@ class TlsSettings(Model):
 
     enabled: bool = False
     ca_file: str | None = Field(None, description="PEM file of the certificate authority, if not a public one.")
+    ca_secret_ref: SecretKeyRef | None = Field(None, description="The same as a Secret; for a cluster.")
+
+    @model_validator(mode="after")
+    def _one_authority(self) -> Self:
+        if self.ca_file is not None and self.ca_secret_ref is not None:
+            raise ValueError("give caFile or caSecretRef, not both")
+        return self
 
 
 class OAuthSettings(Model):
@@ -71,31 +78,6 @@ class EmbeddedEngine(Model):
 
     version: str = Field("8.6.0", description="Version of the distribution to install.")
     heap: str = Field("512m", pattern=r"^[1-9]\d*[mg]$", description="Java heap.")
-
-
-DeletionPolicy = Literal["Retain", "Delete", "Orphan"]
-
-
-class HelmEngine(Model):
-    """A Helm release that the operator installs, upgrades and repairs."""
-
-    chart: str = Field(
-        "camunda-platform",
-        description="`camunda-platform` (Camunda's chart), `camunda-engine` (one broker, comes with the operator), a "
-        "path in the operator's image or an `oci://` reference.",
-    )
-    repository: str | None = Field(None, description="Chart repository; for camunda-platform Camunda's own.")
-    version: str | None = Field(None, description="Chart version; for camunda-platform 13.x (8.8) or 14.x (8.9).")
-    release: Name | None = Field(
-        None, description="Name of the release; one that exists is adopted. Default: NAME-engine."
-    )
-    values: dict[str, Any] = Field(default_factory=dict, description="Merged over the values that ProkOS generates.")
-    timeout: Duration = Field(timedelta(minutes=15), gt=timedelta(), description="Longest install or upgrade.")
-    deletion_policy: DeletionPolicy = Field(
-        "Retain",
-        description="What becomes of the release when the ProkOS is deleted: `Retain` uninstalls it and keeps its "
-        "volumes, `Delete` removes these too, `Orphan` leaves the release as it is.",
-    )
 
 
 class EngineSettings(Model):

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from prokos.resources import TaskExecutor
 
+NOT_ITS_OWN = {"accepts", "description", "scaling", "replicas", "pod", "network"}
+"""Fields of the spec that a worker does not read: a change of them replaces no worker by itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerDeployment:
@@ -45,7 +48,7 @@ def build_worker_deployment(
     environment = {**engine_environment, "PROKOS_LOG_FORMAT": "json"}
     if hints_address:
         environment["PROKOS_HINTS_ADDRESS"] = hints_address
-    document = executor.model_dump_json(by_alias=True, exclude_none=True, exclude={"status"})
+    document = executor.model_dump_json(by_alias=True, exclude_none=True, exclude={"status": True, "spec": NOT_ITS_OWN})
     return WorkerDeployment(
         name=executor.metadata.name,
         replicas=executor.spec.workers,

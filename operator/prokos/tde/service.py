@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import structlog
 from prokos.engine import EngineClient
 from prokos.engine.connection import from_environment
 from prokos.engine.nesting import allow_deep_variables
+from prokos.engine.service import stop_signals, worker_identity
 from prokos.logs import configure_logging
 from prokos.resources import TaskExecutor
 from prokos.tde.contract import Environment, FatalFailure
@@ -32,6 +32,9 @@ GRACE = 20.0
 FLUSH = 1.0
 """Seconds a worker that stops has to send its last hints."""
 
+SIGN_OF_LIFE = 10.0
+"""Seconds between touches of the ready file."""
+
 log = structlog.get_logger("prokos.tde")
 
 
@@ -41,10 +44,7 @@ async def serve(executor_file: Path, workdir: Path) -> None:
     connection = from_environment()
     if connection is None:
         raise SystemExit("PROKOS_ENGINE_ADDRESS is not set: the worker does not know its engine")
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
+    stop = stop_signals()
     environment = Environment(
         name=resource.metadata.name,
         workdir=workdir,
@@ -56,12 +56,26 @@ async def serve(executor_file: Path, workdir: Path) -> None:
     hints = HintSender(hints_address) if hints_address else None
     sending = asyncio.create_task(hints.run()) if hints else None
     async with EngineClient(connection) as client:
-        worker = TdeWorker(client, resource, executor, worker=f"tde-{environment.name}-{os.getpid()}", hints=hints)
+        identity = worker_identity(f"tde-{environment.name}")
+        worker = TdeWorker(client, resource, executor, worker=identity, hints=hints)
+        if metrics_address := os.environ.get("PROKOS_METRICS_ADDRESS"):
+            worker.metrics.serve(metrics_address)
+        living = asyncio.create_task(_show_life())
         await worker.run(stop, float(os.environ.get("PROKOS_GRACE", GRACE)), _announce)
+        living.cancel()
     if hints and sending:
         await hints.flush(FLUSH)
         sending.cancel()
     log.info("worker stopped", executor=environment.name)
+
+
+async def _show_life() -> None:
+    """Touch the ready file now and then once it is there: one that stays old tells that this process hangs."""
+    file = os.environ.get("PROKOS_READY_FILE")
+    while file:
+        await asyncio.sleep(SIGN_OF_LIFE)
+        if Path(file).exists():
+            os.utime(file)
 
 
 def _announce() -> None:

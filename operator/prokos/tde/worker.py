@@ -14,6 +14,7 @@ from prokos.engine import EngineError, JobSource, NotFoundError, RejectedError, 
 from prokos.resources.names import tde_job_type, tde_output_job_type
 from prokos.tde.contract import Context, FatalFailure, TaggedTask
 from prokos.tde.lease import TDE_LEASE, LeaseLostError, TaskGoneError, keep, must_verify
+from prokos.tde.metrics import WorkerMetrics
 from prokos.tde.outcome import Completed, Failed, attempt_number, from_exception, retries_left
 from prokos.tde.report import (
     INPUT_VARIABLE,
@@ -30,6 +31,8 @@ from prokos.tde.schema import compile_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+    from structlog.typing import FilteringBoundLogger
 
     from prokos.engine import EngineClient, Job
     from prokos.resources import TaskExecutor
@@ -54,6 +57,7 @@ class TdeWorker:
         *,
         worker: str,
         hints: HintSender | None = None,
+        metrics: WorkerMetrics | None = None,
         lease: float = TDE_LEASE,
     ) -> None:
         self.client = client
@@ -62,6 +66,7 @@ class TdeWorker:
         self.executor = executor
         self.worker = worker
         self.hints = hints
+        self.metrics = metrics or WorkerMetrics(self.name)
         self.lease = lease
         self.log = structlog.get_logger("prokos.tde").bind(executor=self.name)
         self._check_input = compile_schema(self.spec.input_schema, "inputSchema")
@@ -141,15 +146,26 @@ class TdeWorker:
         if task and must_verify(task, job, self.lease) and not await parent_waits(self.client, task):
             await self._give_up(job, task, log, "the task ended before it was executed")
             return
+        started, ending = time.monotonic(), "stopped"
+        self.metrics.started()
+        try:
+            ending = await self._work(job, variables, task, log)
+        finally:
+            self.metrics.ended(ending, time.monotonic() - started)
+
+    async def _work(
+        self, job: Job, variables: dict[str, Any], task: TaggedTask | None, log: FilteringBoundLogger
+    ) -> str:
+        """Execute, report, and say in a word how it ended."""
         started = time.monotonic()
         try:
             outcome = await self._attempt(job, task, self._input(variables, task))
         except TaskGoneError as gone:
             await self._give_up(job, task, log, str(gone))
-            return
+            return "gone"
         except LeaseLostError as lost:
             log.warning("attempt stopped", reason=str(lost))
-            return
+            return "stopped"
         except asyncio.CancelledError:
             await self._hand_back(job, log)
             raise
@@ -159,6 +175,7 @@ class TdeWorker:
         message = (reported or outcome).message or None
         level("task ended", outcome=(reported or outcome).kind, message=message, seconds=round(duration, 4))
         self._hint_outcome(task, reported, duration)
+        return (reported or outcome).kind
 
     def _input(self, variables: dict[str, Any], task: TaggedTask | None) -> Any:
         """What the executor gets: what the dispatcher or the mappings packed, or the caller's variables."""

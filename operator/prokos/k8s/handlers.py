@@ -1,0 +1,196 @@
+"""The kopf handlers: thin. They keep resources at hand, start a system for each ProkOS, and pass on what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, cast
+
+import kopf
+import structlog
+
+from prokos.k8s.engine_release import remove_release
+from prokos.k8s.helm import HelmError
+from prokos.k8s.names import COMPONENT_LABEL
+from prokos.k8s.system import ClusterSystem
+from prokos.kube import KubeError
+from prokos.registry.cluster import SYSTEM_LABEL, SystemRef
+from prokos.resources import ProkOS
+from prokos.resources.helm_settings import HelmEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from prokos.k8s.desired import ObjectKey
+    from prokos.k8s.home import Images
+    from prokos.kube import KubeClient, Manifest
+
+GROUP, VERSION = "prokos.io", "v1alpha1"
+FINALIZER = "prokos.io/operator"
+
+REMOVAL = 300.0
+"""Seconds the removal of a system's engine may take; then the resource is let go all the same, with an event."""
+
+PLURALS = {
+    "ProkOS": "prokoses",
+    "TaskExecutor": "taskexecutors",
+    "ProcessDefinition": "processdefinitions",
+    "TaskRoute": "taskroutes",
+}
+
+log = structlog.get_logger("prokos.k8s")
+
+
+class Operator:
+    """All systems this operator keeps.
+
+    Args:
+        client: The API server.
+        images: The images of this version.
+    """
+
+    def __init__(self, client: KubeClient, images: Images) -> None:
+        self._client = client
+        self._images = images
+        self._manifests: dict[str, dict[ObjectKey, Manifest]] = {}
+        """Resources that are not being deleted, by namespace."""
+        self._generations: dict[str, tuple[int, bool]] = {}
+        """Generation of each object by its uid, and whether it is going: what tells a change from a new status."""
+        self._systems: dict[str, ClusterSystem] = {}
+        """The running system of each namespace."""
+
+    # --- what happens -----------------------------------------------------------------------------------------
+
+    def seen(self, event: str | None, manifest: Manifest) -> None:
+        """One of our resources was listed, added, changed or deleted. Changes of its status alone wake nobody."""
+        metadata = manifest["metadata"]
+        namespace, key = metadata["namespace"], (manifest["kind"], metadata["name"])
+        known = self._manifests.setdefault(namespace, {})
+        gone = event == "DELETED" or "deletionTimestamp" in metadata
+        if gone:
+            known.pop(key, None)
+        else:
+            known[key] = manifest
+        uid, generation = metadata["uid"], (metadata.get("generation", 0), gone)
+        if self._generations.get(uid) != generation and (system := self._systems.get(namespace)):
+            system.wake()
+        self._remember(uid, generation)
+
+    def owned_changed(self, event: str | None, manifest: Manifest) -> None:
+        """A Deployment of a system was changed, by us or by somebody else."""
+        metadata = manifest["metadata"]
+        uid, gone = metadata["uid"], event == "DELETED"
+        generation = (metadata.get("generation", 0), gone)
+        before = self._generations.get(uid)
+        self._remember(uid, generation)
+        if system := self._systems.get(metadata["namespace"]):
+            system.wake(drifted=before is not None and before != generation)
+
+    def _remember(self, uid: str, generation: tuple[int, bool]) -> None:
+        if generation[1]:
+            self._generations.pop(uid, None)
+        else:
+            self._generations[uid] = generation
+
+    # --- a system ---------------------------------------------------------------------------------------------
+
+    async def serve(self, manifest: Manifest, stopped: kopf.DaemonStopped) -> None:
+        """Keep one system until its ProkOS is deleted or the operator ends."""
+        metadata = manifest["metadata"]
+        system = SystemRef(metadata["namespace"], metadata["name"], metadata["uid"])
+        while not stopped and (other := self._other(system)):
+            await self._refuse(manifest, other)
+            await stopped.wait(10)
+        if not stopped:
+            await self._keep(system, manifest, stopped)
+        if stopped.reason is not None and kopf.DaemonStoppingReason.RESOURCE_DELETED in stopped.reason:
+            await self._remove(system, manifest)
+
+    def _other(self, system: SystemRef) -> str | None:
+        """Another ProkOS of the same namespace that came first."""
+        found = [
+            manifest["metadata"]
+            for (kind, _), manifest in self._manifests.get(system.namespace, {}).items()
+            if kind == "ProkOS"
+        ]
+        first = min(found, key=lambda metadata: (metadata["creationTimestamp"], metadata["name"]), default=None)
+        return None if first is None or first["uid"] == system.uid else first["name"]
+
+    async def _refuse(self, manifest: Manifest, other: str) -> None:
+        message = f"ProkOS {other} is in this namespace already; use another namespace"
+        condition = {
+            "type": "Ready",
+            "status": "False",
+            "reason": "NamespaceTaken",
+            "message": message,
+            "lastTransitionTime": manifest["metadata"]["creationTimestamp"],
+        }
+        with contextlib.suppress(KubeError):
+            await self._client.set_status(manifest, {"conditions": [condition]})
+
+    async def _keep(self, system: SystemRef, manifest: Manifest, stopped: kopf.DaemonStopped) -> None:
+        def read() -> Mapping[ObjectKey, Manifest]:
+            return dict(self._manifests.get(system.namespace, {}))
+
+        def say(key: ObjectKey, kind: str, reason: str, message: str) -> None:
+            if subject := self._manifests.get(system.namespace, {}).get(key):
+                kopf.event(_body(subject), type=kind, reason=reason, message=message)
+
+        running = ClusterSystem(self._client, system, read, self._images, say)
+        self._systems[system.namespace] = running
+        work = asyncio.create_task(running.run())
+        ending = asyncio.create_task(_wait(stopped))
+        try:
+            await asyncio.wait([work, ending], return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            self._systems.pop(system.namespace, None)
+            for task in (work, ending):
+                task.cancel()
+            await asyncio.gather(work, ending, return_exceptions=True)
+
+    async def _remove(self, system: SystemRef, manifest: Manifest) -> None:
+        """Remove the engine as the policy says. The rest is owned by the resource and goes with it."""
+        engine = ProkOS.model_validate({**manifest, "metadata": {"name": system.name}, "status": None}).spec.engine
+        if engine.external is not None:
+            return
+        try:
+            async with asyncio.timeout(REMOVAL):
+                await remove_release(self._client, system, engine.helm or HelmEngine())
+        except (HelmError, KubeError, TimeoutError) as error:
+            message = f"the engine's release was not removed and stays: {error or 'it took too long'}"
+            log.warning("system let go", system=system.name, namespace=system.namespace, reason=message)
+            kopf.event(_body(manifest), type="Warning", reason="RemovalFailed", message=message)
+
+
+def _body(manifest: Manifest) -> kopf.Body:
+    return kopf.Body(cast("Any", manifest))
+
+
+async def _wait(stopped: kopf.DaemonStopped) -> None:
+    await stopped.wait()
+
+
+def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
+    """Register the handlers of an operator."""
+
+    async def seen(event: Any, body: kopf.Body, **_: Any) -> None:
+        operator.seen(event["type"], dict(body))
+
+    for plural in PLURALS.values():
+        kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"seen-{plural}")(seen)
+
+    @kopf.on.event(
+        "apps",
+        "v1",
+        "deployments",
+        labels={SYSTEM_LABEL: kopf.PRESENT, COMPONENT_LABEL: kopf.PRESENT},
+        registry=registry,
+    )
+    async def deployment(event: Any, body: kopf.Body, **_: Any) -> None:
+        operator.owned_changed(event["type"], dict(body))
+
+    @kopf.daemon(GROUP, VERSION, PLURALS["ProkOS"], registry=registry, cancellation_backoff=REMOVAL + 60)
+    async def system(body: kopf.Body, stopped: kopf.DaemonStopped, **_: Any) -> None:
+        await operator.serve(dict(body), stopped)

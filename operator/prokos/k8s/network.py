@@ -1,0 +1,136 @@
+"""What pods may reach, as NetworkPolicy egress: closed but for what is declared. Pure.
+
+A policy sees addresses after a Service's translation, so a port here is the port of the pod behind it.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from prokos.k8s.names import HINTS_PORT, PDO, selector_labels
+from prokos.resources.http_settings import fixed_origin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prokos.kube import Manifest
+    from prokos.resources import TaskExecutor
+    from prokos.resources.pods import Egress
+
+NAMESPACE_LABEL = "kubernetes.io/metadata.name"
+"""The label by which Kubernetes itself marks each namespace with its name."""
+
+PRIVATE_V4 = ["0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+              "192.168.0.0/16", "224.0.0.0/3"]  # fmt: skip
+PRIVATE_V6 = ["::/96", "64:ff9b::/96", "fc00::/7", "fe80::/10", "ff00::/8"]
+"""What is not the public network: this host, private, shared, loopback, link-local and multicast (RFC 6890)."""
+
+NODE_LOCAL_DNS = "169.254.20.10/32"
+"""Where clusters with a name service on each node have it."""
+
+DATABASE_PORTS = {"postgresql": 5432, "postgres": 5432, "mysql": 3306, "mariadb": 3306}
+
+
+def name_service() -> Manifest:
+    """The cluster's name service."""
+    return {
+        "to": [
+            {"namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: "kube-system"}}},
+            {"ipBlock": {"cidr": NODE_LOCAL_DNS}},
+        ],
+        "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
+    }
+
+
+def host_egress(host: str, port: int, namespace: str) -> Manifest:
+    """A host by name or address. A name of the cluster is its namespace; any other is the public network."""
+    return {"to": destinations(host, namespace), "ports": [{"port": port, "protocol": "TCP"}]}
+
+
+def destinations(host: str, namespace: str) -> list[Manifest]:
+    """Peers of a NetworkPolicy for a host name, seen from a namespace."""
+    bare = host.strip("[]")
+    try:
+        address = ip_address(bare)
+    except ValueError:
+        pass
+    else:
+        return [{"ipBlock": {"cidr": f"{address}/{address.max_prefixlen}"}}]
+    labels = bare.rstrip(".").split(".")
+    if len(labels) == 1:
+        return [{"podSelector": {}}]
+    if len(labels) >= 3 and labels[2] == "svc":
+        peer: Manifest = {"namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: labels[1]}}}
+        return [{"podSelector": {}} if labels[1] == namespace else peer]
+    return [
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": PRIVATE_V4}},
+        {"ipBlock": {"cidr": "::/0", "except": PRIVATE_V6}},
+    ]
+
+
+def declared_egress(egress: Iterable[Egress]) -> list[Manifest]:
+    """The rules of `spec.network.egress`."""
+    return [
+        {"to": [_peer(rule)], "ports": [{"port": port.port, "protocol": port.protocol} for port in rule.ports]}
+        for rule in egress
+    ]
+
+
+def _peer(rule: Egress) -> Manifest:
+    if rule.cidr is not None:
+        return {"ipBlock": {"cidr": rule.cidr}}
+    peer: Manifest = {}
+    if rule.namespace is not None:
+        peer["namespaceSelector"] = {"matchLabels": {NAMESPACE_LABEL: rule.namespace}}
+    if rule.pods:
+        peer["podSelector"] = {"matchLabels": dict(rule.pods)}
+    return peer
+
+
+def executor_egress(executor: TaskExecutor, namespace: str) -> list[Manifest]:
+    """What an executor's own settings name: the origin of its URL, the server of its database."""
+    spec = executor.spec
+    rules: list[Manifest] = []
+    if spec.http is not None and (origin := fixed_origin(spec.http.url)):
+        rules.append(_url_egress(origin, namespace, spec.http.allowed_networks))
+    if spec.sql is not None and spec.sql.url is not None and not spec.sql.url.startswith("sqlite"):
+        url = urlsplit(spec.sql.url)
+        if url.hostname:
+            port = url.port or DATABASE_PORTS[url.scheme.partition("+")[0]]
+            rules.append(host_egress(url.hostname, port, namespace))
+    return rules + declared_egress(spec.network.egress)
+
+
+def _url_egress(origin: str, namespace: str, allowed_networks: Iterable[str]) -> Manifest:
+    url = urlsplit(origin)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    rule = host_egress(url.hostname or "", port, namespace)
+    rule["to"] += [{"ipBlock": {"cidr": network}} for network in allowed_networks]
+    return rule
+
+
+def hints_egress(system: str) -> Manifest:
+    """The PDO's port for hints."""
+    return {
+        "to": [{"podSelector": {"matchLabels": selector_labels(system, PDO)}}],
+        "ports": [{"port": HINTS_PORT, "protocol": "TCP"}],
+    }
+
+
+def network_policy(
+    metadata: Manifest, pods: dict[str, str], egress: list[Manifest], ingress: list[Manifest] | None = None
+) -> Manifest:
+    """A policy that closes the pods in both directions but for these rules."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata,
+        "spec": {
+            "podSelector": {"matchLabels": pods},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": ingress or [],
+            "egress": egress,
+        },
+    }

@@ -1,0 +1,213 @@
+"""A TaskExecutor as objects: ConfigMap, ServiceAccount, NetworkPolicy and the Deployment of its worker pods. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prokos.k8s.names import (
+    HINTS_PORT,
+    METRICS_PORT,
+    PDO,
+    REVISION_LABEL,
+    WORKER,
+    object_labels,
+    owned_metadata,
+    part_name,
+    selector_labels,
+    worker_name,
+)
+from prokos.k8s.network import executor_egress, hints_egress, host_egress, name_service, network_policy
+from prokos.k8s.pods import container, merged, pod_template
+from prokos.resources import API_VERSION
+from prokos.tde.deployment import build_worker_deployment
+from prokos.tde.secrets import MOUNT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from prokos.k8s.engine_access import PodAccess
+    from prokos.kube import Manifest
+    from prokos.resources import TaskExecutor
+    from prokos.resources.engine_settings import ExternalEngine
+    from prokos.resources.pods import PodSettings
+
+DOCUMENT = "/etc/prokos/executor/executor.json"
+WORK = "/work"
+STATE = "/run/prokos"
+READY = f"{STATE}/ready"
+
+LONGEST_GRACE = 600
+"""Longest time in seconds that a worker which is replaced may take to end its tasks."""
+
+GRACE_MARGIN = 10
+"""Seconds a pod has beyond its worker's own grace, to report and hang up."""
+
+ALIVE = 60
+"""Seconds without a sign of life after which a worker is started again."""
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """What the workers of a system share."""
+
+    system: str
+    namespace: str
+    image: str
+    """The image that comes with this version of the operator."""
+    defaults: PodSettings
+    engine: ExternalEngine
+    access: PodAccess
+
+
+def build_workers(executor: TaskExecutor, owner: Manifest, context: WorkerContext, replicas: int) -> list[Manifest]:
+    """Desired objects of an executor, in the order in which they are needed.
+
+    Args:
+        executor: The resource.
+        owner: Owner reference to it.
+        context: What all executors of the system share.
+        replicas: Worker pods that shall run.
+    """
+    name = worker_name(executor.metadata.name)
+    labels = object_labels(context.system, WORKER, executor.metadata.name)
+    selector = selector_labels(context.system, WORKER, executor.metadata.name)
+    plain = build_worker_deployment(
+        executor.model_copy(update={"status": None}),
+        {},
+        f"{part_name(context.system, PDO)}.{context.namespace}.svc:{HINTS_PORT}",
+    )
+    document = f"{name}-{plain.revision}"
+    objects: list[Manifest] = [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": owned_metadata(document, context.namespace, {**labels, REVISION_LABEL: plain.revision}, owner),
+            "immutable": True,
+            "data": {"executor.json": plain.document},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": owned_metadata(name, context.namespace, labels, owner),
+            "automountServiceAccountToken": False,
+        },
+    ]
+    if executor.spec.network.policy == "Managed":
+        host, _, port = context.engine.address.rpartition(":")
+        egress = [
+            name_service(),
+            host_egress(host, int(port), context.namespace),
+            hints_egress(context.system),
+            *executor_egress(executor, context.namespace),
+        ]
+        ingress: list[Manifest] = [{"ports": [{"port": METRICS_PORT, "protocol": "TCP"}]}]
+        metadata = owned_metadata(name, context.namespace, labels, owner)
+        objects.append(network_policy(metadata, selector, egress, ingress))
+    deployment: Manifest = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": owned_metadata(name, context.namespace, labels, owner),
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": selector},
+            # A worker is replaced when its successor takes tasks, so that none waits for a roll-out.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": _template(executor, context, name, document, plain.environment, plain.revision),
+        },
+    }
+    return [*objects, deployment]
+
+
+def _template(
+    executor: TaskExecutor,
+    context: WorkerContext,
+    name: str,
+    document: str,
+    environment: Mapping[str, str],
+    revision: str,
+) -> Manifest:
+    settings = merged(executor.spec.pod, context.defaults)
+    grace = min(int(executor.spec.timeout.total_seconds()) + 1, LONGEST_GRACE)
+    values = {
+        **environment,
+        "PROKOS_EXECUTOR_FILE": DOCUMENT,
+        "PROKOS_WORKDIR": WORK,
+        "PROKOS_READY_FILE": READY,
+        "PROKOS_GRACE": str(grace),
+        "PROKOS_METRICS_ADDRESS": f"0.0.0.0:{METRICS_PORT}",
+        "HOME": WORK,
+        "MALLOC_ARENA_MAX": "2",
+    }
+    volumes: list[Manifest] = [
+        {"name": "executor", "configMap": {"name": document}},
+        {"name": "work", "emptyDir": {"sizeLimit": "1Gi"}},
+        {"name": "state", "emptyDir": {"sizeLimit": "1Mi"}},
+        *context.access.volumes,
+    ]
+    mounts: list[Manifest] = [
+        {"name": "executor", "mountPath": DOCUMENT.rpartition("/")[0], "readOnly": True},
+        {"name": "work", "mountPath": WORK},
+        {"name": "state", "mountPath": STATE},
+        *context.access.mounts,
+    ]
+    if secrets := _secret_sources(executor):
+        volumes.append({"name": "secrets", "projected": {"defaultMode": 0o440, "sources": secrets}})
+        mounts.append({"name": "secrets", "mountPath": str(MOUNT), "readOnly": True})
+    worker = container(
+        WORKER,
+        settings.image or context.image,
+        ["python", "-m", "prokos.tde"],
+        settings=settings,
+        environment=[
+            *({"name": key, "value": value} for key, value in sorted(values.items())),
+            *context.access.environment,
+        ],
+        mounts=mounts,
+        ports=[{"name": "metrics", "containerPort": METRICS_PORT}],
+        startupProbe={"exec": {"command": ["test", "-f", READY]}, "periodSeconds": 1, "failureThreshold": 120},
+        readinessProbe={"exec": {"command": ["test", "-f", READY]}, "periodSeconds": 10},
+        livenessProbe={
+            "exec": {"command": ["sh", "-c", f"test -n \"$(find {READY} -newermt '-{ALIVE} seconds')\""]},
+            "periodSeconds": 20,
+            "timeoutSeconds": 10,
+        },
+    )
+    return pod_template(
+        labels={
+            **object_labels(context.system, WORKER, executor.metadata.name),
+            REVISION_LABEL: revision,
+        },
+        annotations={},
+        service_account=name,
+        settings=settings,
+        containers=[worker],
+        volumes=volumes,
+        grace=grace + GRACE_MARGIN,
+    )
+
+
+def _secret_sources(executor: TaskExecutor) -> list[Manifest]:
+    """Each declared Secret key as one file, named as the executor's settings name it."""
+    return [
+        {
+            "secret": {
+                "name": secret.secret_key_ref.name,
+                "items": [{"key": secret.secret_key_ref.key, "path": secret.name}],
+            }
+        }
+        for secret in executor.spec.secrets
+        if secret.secret_key_ref is not None
+    ]
+
+
+def executor_owner(executor_manifest: Manifest) -> Manifest:
+    """Owner reference to a TaskExecutor: its pods go with it."""
+    metadata = executor_manifest["metadata"]
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "TaskExecutor",
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "controller": True,
+    }
