@@ -12,8 +12,7 @@ import structlog
 
 from prokos.engine import EngineClient, EngineError
 from prokos.k8s.conditions import Statement
-from prokos.k8s.engine_release import ReleaseState, reconcile_release
-from prokos.k8s.helm import HelmError
+from prokos.k8s.helm_errors import HelmError
 from prokos.kube import KubeError
 from prokos.resources.helm_settings import HelmEngine
 from prokos.resources.status import EngineStatus
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from prokos.engine import Connection
+    from prokos.k8s.engine_release import EngineRelease, ReleaseState
     from prokos.k8s.secrets import SecretReader
-    from prokos.registry.cluster import SystemRef
     from prokos.resources.engine_settings import EngineSettings, ExternalEngine
 
 LOOK = 5.0
@@ -58,22 +57,25 @@ class EngineKeeper:
     """Makes the engine be as `spec.engine` says, again and again.
 
     Args:
-        system: The ProkOS.
+        release: The system's Helm release, for an engine that is one.
         secrets: Reads the Secrets of its namespace.
         settings: Gives `spec.engine` as it is now.
         changed: Called when the state is another one.
+        say: Told of what is worth an event: type, reason, message.
     """
 
     def __init__(
         self,
-        system: SystemRef,
+        release: EngineRelease,
         secrets: SecretReader,
         settings: Callable[[], EngineSettings],
         changed: Callable[[], None],
+        say: Callable[[str, str, str], None],
     ) -> None:
         self.state = EngineState()
         self.wake = asyncio.Event()
-        self._system = system
+        self._release = release
+        self._say = say
         self._secrets = secrets
         self._settings = settings
         self._changed = changed
@@ -87,7 +89,7 @@ class EngineKeeper:
             state = await self._look()
             if state != self.state:
                 if state.ready != self.state.ready:
-                    log.info("engine", system=self._system.name, ready=state.ready.status, reason=state.ready.message)
+                    log.info("engine", ready=state.ready.status, reason=state.ready.message)
                 self.state = state
                 self._changed()
             with contextlib.suppress(TimeoutError):
@@ -100,7 +102,9 @@ class EngineKeeper:
                 return await self._reach(settings.external, EngineStatus())
             if settings.embedded is not None:
                 return self._unready("Invalid", "a cluster has no embedded engine; use helm or external")
-            release = await reconcile_release(self._system, settings.helm or HelmEngine())
+            release = await self._release.reconcile(settings.helm or HelmEngine())
+            for event in release.events:
+                self._say(event.type, event.reason, event.message)
             return await self._reach_release(release)
         except HelmError as error:
             return self._unready("ReleaseFailed", str(error))
@@ -111,11 +115,18 @@ class EngineKeeper:
 
     async def _reach_release(self, release: ReleaseState) -> EngineState:
         status = EngineStatus(
-            release=release.release, revision=release.revision, chart=release.chart, address=release.engine.address
+            release=release.release,
+            revision=release.revision,
+            chart=release.chart,
+            address=release.engine.address,
+            settled_revision=release.settled,
         )
+        unlike = Statement(READY, "False", release.reason, release.message, release.transient)
         if not release.ready:
-            return EngineState(release.engine, None, Statement(READY, "False", release.reason, release.message), status)
-        return await self._reach(release.engine, status)
+            return EngineState(release.engine, self.state.connection, unlike, status)
+        state = await self._reach(release.engine, status)
+        # It runs, but as an older revision says; that goes on being used.
+        return state if release.current or state.ready.status != "True" else replace(state, ready=unlike)
 
     async def _reach(self, engine: ExternalEngine, status: EngineStatus) -> EngineState:
         connection = await self._secrets.connection(engine)

@@ -10,7 +10,7 @@ import kopf
 import structlog
 
 from prokos.k8s.engine_release import remove_release
-from prokos.k8s.helm import HelmError
+from prokos.k8s.helm_errors import HelmError
 from prokos.k8s.names import COMPONENT_LABEL
 from prokos.k8s.system import ClusterSystem
 from prokos.kube import KubeError

@@ -15,6 +15,7 @@ from prokos.engine import EngineClient, EngineError
 from prokos.k8s.conditions import Statement
 from prokos.k8s.desired import Found, ObjectKey, Wanted, config_maps_named, read_wanted
 from prokos.k8s.engine import EngineKeeper
+from prokos.k8s.engine_release import EngineRelease
 from prokos.k8s.home import ClusterHome, Images
 from prokos.k8s.names import worker_name
 from prokos.k8s.report import Facts, statuses
@@ -86,7 +87,13 @@ class ClusterSystem:
         self.home = ClusterHome(client, system, images)
         self.registry = ClusterRegistry(client, system)
         self._secrets = SecretReader(client, system.namespace)
-        self._engine = EngineKeeper(system, self._secrets, lambda: self.home.wanted.system.engine, self.wake)
+        self._engine = EngineKeeper(
+            EngineRelease(client, system, settled=_settled(read().get(("ProkOS", system.name)))),
+            self._secrets,
+            lambda: self.home.wanted.system.engine,
+            self.wake,
+            lambda kind, reason, message: say(("ProkOS", system.name), kind, reason, message),
+        )
         self._kernel = _KernelState()
         self._engine_task: asyncio.Task[None] | None = None
         self._understood = False
@@ -279,6 +286,12 @@ class ClusterSystem:
             if references and (missing := await self._secrets.missing(references)):
                 found[name] = missing
         return found
+
+
+def _settled(manifest: Manifest | None) -> int | None:
+    """The engine's revision that an operator before this one saw ready."""
+    found = ((manifest or {}).get("status") or {}).get("engine") or {}
+    return found.get("settledRevision")
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -35,6 +35,9 @@ class EngineStatus(Model):
     release: str | None = Field(None, description="Helm release, if there is one.")
     revision: int | None = Field(None, description="Revision of the release.")
     chart: str | None = Field(None, description="Chart and version of the release.")
+    settled_revision: int | None = Field(
+        None, description="The last revision that was seen ready; an upgrade that does not get ready goes back to it."
+    )
 
 
 class ProkOSStatus(Status):

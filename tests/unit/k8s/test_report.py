@@ -1,0 +1,110 @@
+"""Statuses: what a person sees of each resource."""
+
+from __future__ import annotations
+
+from bpmn_samples import process as bpmn
+from bpmn_samples import service_task
+from prokos.engine import DeployedProcess
+from prokos.k8s.conditions import Statement
+from prokos.k8s.desired import Found, read_wanted
+from prokos.k8s.engine import EngineState
+from prokos.k8s.home import PdoState, Pods, combine
+from prokos.k8s.report import Facts, statuses
+from prokos.kernel.plan import register_version
+from unit.builders import registry
+from unit.k8s.manifests import deployment, resource
+
+NOW = "2026-01-01T00:00:00Z"
+SCRIPT = {"type": "script", "script": {"command": ["true"]}, "accepts": [{"jobType": "pay"}]}
+WELL = EngineState(ready=Statement("EngineReady", "True", "Answering"))
+LOADED = Statement("KernelLoaded", "True", "Loaded")
+DEMO, PAYER = resource("ProkOS", "demo"), resource("TaskExecutor", "payer", SCRIPT)
+ORDERS = resource("ProcessDefinition", "orders", {"bpmn": bpmn(service_task("Pay", "pay"))})
+
+
+def facts(*manifests, registered=True, **changes):
+    found = {(one["kind"], one["metadata"]["name"]): one for one in manifests}
+    wanted = read_wanted(Found(found), registry())
+    processes = [
+        register_version(definition, process, DeployedProcess(definition.process_id, 3, 33, "orders.bpmn"), None)
+        for process in wanted.desired.processes.values()
+        for definition in process.file.processes
+    ]
+    values = {
+        "system": "demo",
+        "wanted": wanted,
+        "registry": registry(wanted.desired.executors.values(), processes) if registered else registry(),
+        "engine": WELL,
+        "kernel": LOADED,
+        "pods": Pods({one["metadata"]["name"]: one for one in (deployment(), deployment("demo-pdo"))}, {}),
+        "pdo": PdoState({0: 0.5}, {"payer": 2}),
+    }
+    return Facts(**{**values, **changes}), found
+
+
+def reported(*manifests, **changes):
+    known, found = facts(*manifests, **changes)
+    return statuses(known, found, NOW)
+
+
+def condition(status, kind="Ready"):
+    (found,) = [one for one in status["conditions"] if one["type"] == kind]
+    return found["status"], found["reason"]
+
+
+def test_everything_is_well():
+    status = reported(DEMO, PAYER, ORDERS)
+    assert condition(status["ProkOS", "demo"]) == ("True", "Ready")
+    assert status["ProkOS", "demo"]["executors"] == "1/1"
+    assert status["ProkOS", "demo"]["shards"] == "1/1"
+    assert condition(status["TaskExecutor", "payer"]) == ("True", "Ready")
+    assert status["TaskExecutor", "payer"]["backlog"] == 2
+    assert "prokos.io/executor=payer" in status["TaskExecutor", "payer"]["selector"]
+
+
+def test_a_process_shows_its_version_and_every_route():
+    status = reported(DEMO, PAYER, ORDERS)["ProcessDefinition", "orders"]
+    assert (status["processId"], status["version"], status["routed"]) == ("orders", 3, "1/1")
+    (task,) = status["processes"][0]["tasks"]
+    assert (task["element"], task["executor"], task["source"]) == ("Pay", "payer", "rule")
+    assert status["processes"][0]["key"] == "33"
+
+
+def test_a_task_without_a_route_is_named():
+    status = reported(DEMO, ORDERS)["ProcessDefinition", "orders"]
+    assert status["routed"] == "0/1"
+    assert "Pay" in status["conditions"][-1]["message"]
+
+
+def test_an_invalid_executor_says_what_is_wrong():
+    status = reported(DEMO, resource("TaskExecutor", "payer", {"type": "script"}))
+    ready = status["TaskExecutor", "payer"]["conditions"][-1]
+    assert (ready["status"], ready["reason"]) == ("False", "Invalid")
+    assert "block 'script' is needed" in ready["message"]
+    assert "payer" in status["ProkOS", "demo"]["conditions"][-1]["message"]
+
+
+def test_what_the_engine_refuses_is_told():
+    status = reported(DEMO, PAYER, refusals={("TaskExecutor", "payer"): "the engine refuses it"})
+    assert condition(status["TaskExecutor", "payer"], "Registered") == ("False", "Refused")
+
+
+def test_without_an_engine_resources_wait_for_it():
+    silent = EngineState(ready=Statement("EngineReady", "False", "EngineUnreachable", "no answer"))
+    status = reported(
+        DEMO, PAYER, registered=False, engine=silent, kernel=Statement("KernelLoaded", "False", "EngineNotReady")
+    )
+    assert condition(status["ProkOS", "demo"]) == ("False", "EngineUnreachable")
+    assert condition(status["TaskExecutor", "payer"], "Registered") == ("False", "EngineNotReady")
+
+
+def test_a_heart_that_stopped_is_told():
+    status = reported(DEMO, pdo=PdoState({0: 60.0}, {}))
+    assert condition(status["ProkOS", "demo"], "PDOBeating") == ("False", "NoBeat")
+
+
+def test_the_replicas_are_one_pdo():
+    one = {"now": 100.0, "shards": [{"shard": 0, "at": 90.0}], "inFlight": {"payer": 2}}
+    other = {"now": 100.0, "shards": [{"shard": 0, "at": 99.5}], "inFlight": {"payer": 1, "shipper": 4}}
+    assert combine([one, other]) == PdoState({0: 0.5}, {"payer": 3, "shipper": 4})
+    assert combine([]).backlog is None
