@@ -1,6 +1,6 @@
 """The outside world of the order example: a payment service and a warehouse, over HTTP, in memory.
 
-    python shop_service.py [PORT] [--flaky] [--quiet]
+    python shop_service.py [PORT] [--host ADDRESS] [--flaky] [--quiet]
 
     POST   /payments               charge {"orderId", "amount"}; 201, or 402 with a reason above the limit
     GET    /payments               what was charged
@@ -188,12 +188,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """One service on one port of loopback; port 0 takes a free one."""
+    """One service on one port; port 0 takes a free one."""
 
     daemon_threads = True
 
-    def __init__(self, port: int, *, flaky: bool = False, quiet: bool = False) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+    def __init__(self, port: int, *, host: str = "127.0.0.1", flaky: bool = False, quiet: bool = False) -> None:
+        super().__init__((host, port), Handler)
         self.shop = Shop(flaky=flaky)
         self.quiet = quiet
 
@@ -202,17 +202,18 @@ def main() -> int:
     """Serve until interrupted. Returns the exit code."""
     parser = argparse.ArgumentParser(description="The payment service and warehouse of the order example.")
     parser.add_argument("port", nargs="?", type=int, default=int(os.environ.get("PORT", DEFAULT_PORT)))
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; %(default)s")
     parser.add_argument("--flaky", action="store_true", help="answer the first payment of each order with 503")
     parser.add_argument("--quiet", action="store_true", help="do not print the requests")
     options = parser.parse_args()
     try:
-        server = Server(options.port, flaky=options.flaky, quiet=options.quiet)
+        server = Server(options.port, host=options.host, flaky=options.flaky, quiet=options.quiet)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         print(f"shop service: cannot listen on port {options.port}: {reason}", file=sys.stderr)
         return 1
     with server, contextlib.suppress(KeyboardInterrupt):
-        print(f"shop service on http://127.0.0.1:{server.server_port}", flush=True)
+        print(f"shop service on http://{options.host}:{server.server_port}", flush=True)
         server.serve_forever()
     return 0
 

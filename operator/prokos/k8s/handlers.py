@@ -31,6 +31,9 @@ FINALIZER = "prokos.io/operator"
 REMOVAL = 300.0
 """Seconds the removal of a system's engine may take; then the resource is let go all the same, with an event."""
 
+EXIT_POLL = 1.0
+"""Seconds between looks at whether a system that is to end has ended; then its finalizer is taken away."""
+
 PLURALS = {
     "ProkOS": "prokoses",
     "TaskExecutor": "taskexecutors",
@@ -175,6 +178,10 @@ async def _wait(stopped: kopf.DaemonStopped) -> None:
 def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     """Register the handlers of an operator."""
 
+    @kopf.on.login(registry=registry)
+    def login(**context: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**context) or kopf.login_with_kubeconfig(**context)
+
     async def seen(event: Any, body: kopf.Body, **_: Any) -> None:
         operator.seen(event["type"], dict(body))
 
@@ -191,6 +198,6 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     async def deployment(event: Any, body: kopf.Body, **_: Any) -> None:
         operator.owned_changed(event["type"], dict(body))
 
-    @kopf.daemon(GROUP, VERSION, PLURALS["ProkOS"], registry=registry, cancellation_backoff=REMOVAL + 60)
+    @kopf.daemon(GROUP, VERSION, PLURALS["ProkOS"], registry=registry, cancellation_polling=EXIT_POLL)
     async def system(body: kopf.Body, stopped: kopf.DaemonStopped, **_: Any) -> None:
         await operator.serve(dict(body), stopped)

@@ -68,9 +68,17 @@ class Facts:
         return Statement(condition, "False", "Pending", "the registration process has not ended", transient=True)
 
 
-def statuses(facts: Facts, manifests: Mapping[ObjectKey, Manifest], time: str) -> dict[ObjectKey, Manifest]:
-    """The status of every resource; `time` is RFC 3339."""
-    found: dict[ObjectKey, Manifest] = {}
+@dataclass(frozen=True)
+class Report:
+    """The status of one resource, and its condition Ready as it is, whatever the status still says for a while."""
+
+    status: Manifest
+    ready: Statement
+
+
+def reports(facts: Facts, manifests: Mapping[ObjectKey, Manifest], time: str) -> dict[ObjectKey, Report]:
+    """What to report of every resource; `time` is RFC 3339."""
+    found: dict[ObjectKey, Report] = {}
     ready: dict[str, Statement] = {}
     for key, manifest in manifests.items():
         kind, name = key
@@ -84,20 +92,20 @@ def statuses(facts: Facts, manifests: Mapping[ObjectKey, Manifest], time: str) -
             status, conditions = Status(), route_conditions(facts, name)
         else:
             continue
-        found[key] = _document(status, conditions, manifest, time)
+        found[key] = _report(status, conditions, manifest, time)
     if system := manifests.get(("ProkOS", facts.system)):
         status, conditions = system_status(facts, ready)
-        found["ProkOS", facts.system] = _document(status, conditions, system, time)
+        found["ProkOS", facts.system] = _report(status, conditions, system, time)
     return found
 
 
-def _document(status: Status, conditions: Sequence[Statement], manifest: Manifest, time: str) -> Manifest:
+def _report(status: Status, conditions: Sequence[Statement], manifest: Manifest, time: str) -> Report:
     before = (manifest.get("status") or {}).get("conditions")
     generation = manifest["metadata"].get("generation")
-    document: dict[str, Any] = status.model_dump(mode="json", by_alias=True)
+    document: dict[str, Any] = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     document["observedGeneration"] = generation
     document["conditions"] = merge_conditions(before, conditions, generation, time)
-    return document
+    return Report(document, conditions[-1])
 
 
 def accepted(facts: Facts, key: ObjectKey) -> Statement:

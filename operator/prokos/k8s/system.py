@@ -18,7 +18,7 @@ from prokos.k8s.engine import EngineKeeper
 from prokos.k8s.engine_release import EngineRelease
 from prokos.k8s.home import ClusterHome, Images
 from prokos.k8s.names import worker_name
-from prokos.k8s.report import Facts, statuses
+from prokos.k8s.report import Facts, reports
 from prokos.k8s.secrets import SecretReader
 from prokos.kernel import Desired, Kernel
 from prokos.kube import KubeError
@@ -262,21 +262,20 @@ class ClusterSystem:
             missing_secrets=await self._missing_secrets(wanted.desired),
         )
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        for key, status in statuses(facts, manifests, now).items():
+        for key, report in reports(facts, manifests, now).items():
             manifest = manifests[key]
-            if status != (manifest.get("status") or {}):
-                await self._client.set_status(manifest, status)
-            self._tell(key, status)
+            if report.status != (manifest.get("status") or {}):
+                await self._client.set_status(manifest, report.status)
+            self._tell(key, report.ready)
 
-    def _tell(self, key: ObjectKey, status: Manifest) -> None:
-        """An event whenever a resource becomes ready, or unready for another reason."""
-        ready = next((one for one in status["conditions"] if one["type"] == "Ready"), None)
-        if ready is None:
+    def _tell(self, key: ObjectKey, ready: Statement) -> None:
+        """An event whenever a resource becomes ready, or for another reason cannot without help."""
+        if ready.transient or ready.status == "Unknown":
             return
-        state = (ready["status"], ready["reason"])
-        if self._ready.get(key) != state and ready["reason"] not in {"Pending", "Progressing", "NotCreated"}:
-            kind = "Normal" if ready["status"] == "True" else "Warning"
-            self._say(key, kind, ready["reason"], ready["message"] or "ready")
+        state = (ready.status, ready.reason)
+        if self._ready.get(key) != state:
+            kind = "Normal" if ready.status == "True" else "Warning"
+            self._say(key, kind, ready.reason, ready.message or "ready")
         self._ready[key] = state
 
     async def _missing_secrets(self, desired: Desired) -> dict[str, list[str]]:

@@ -146,7 +146,7 @@ class KubeClient:
                 raise
 
     async def set_status(self, manifest: Manifest, status: Manifest) -> None:
-        """Set fields of an object's status; an object that is gone needs none."""
+        """Replace an object's status; an object that is gone needs none."""
         resource = await self._resource(manifest["apiVersion"], manifest["kind"])
         metadata = manifest["metadata"]
         try:
@@ -154,10 +154,10 @@ class KubeClient:
                 f"cannot write the status of {_named(manifest)}",
                 self._dynamic.patch(
                     resource.subresources["status"],
-                    body={"status": status},
+                    body=[{"op": "add", "path": "/status", "value": status}],
                     name=metadata["name"],
                     namespace=metadata["namespace"],
-                    content_type="application/merge-patch+json",
+                    content_type="application/json-patch+json",
                     field_manager=self._manager,
                     _request_timeout=REQUEST_TIMEOUT,
                 ),

@@ -9,7 +9,7 @@ from prokos.k8s.conditions import Statement
 from prokos.k8s.desired import Found, read_wanted
 from prokos.k8s.engine import EngineState
 from prokos.k8s.home import PdoState, Pods, combine
-from prokos.k8s.report import Facts, statuses
+from prokos.k8s.report import Facts, reports
 from prokos.kernel.plan import register_version
 from unit.builders import registry
 from unit.k8s.manifests import deployment, resource
@@ -44,7 +44,7 @@ def facts(*manifests, registered=True, **changes):
 
 def reported(*manifests, **changes):
     known, found = facts(*manifests, **changes)
-    return statuses(known, found, NOW)
+    return {key: report.status for key, report in reports(known, found, NOW).items()}
 
 
 def condition(status, kind="Ready"):
