@@ -243,10 +243,10 @@ def tasks(
 
     Which beat, which process, routed where and why, and how they ended.
     """
-    from prokos.cli.running import get_or_exit, runtime_or_exit
+    from prokos.cli.running import get_or_exit, pdo_or_exit
     from prokos.cli.status import TASK_COLUMNS, follow_tasks, task_row
 
-    address = runtime_or_exit(state).pdo
+    address = pdo_or_exit(state)
     if follow:
         follow_tasks(address, output)
         return

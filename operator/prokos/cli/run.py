@@ -6,8 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from prokos.cli.output import FAILED, INVALID, OutputFormat, print_error, print_json, print_note
-from prokos.cli.running import connection_or_exit, get_json, get_or_exit, runtime_or_exit
-from prokos.dev.state import Runtime, StateDirectory
+from prokos.cli.running import connection_or_exit, get_json, get_or_exit, pdo_address, pdo_or_exit
 from prokos.engine import EngineClient, EngineError, EngineUnavailableError, NotFoundError, RetryPolicy, to_json
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ async def start_process(
 ) -> int:
     """`prokos run`."""
     connection = connection_or_exit(state)
-    runtime = Runtime.read(StateDirectory.find(state))
     async with open_client(connection) as client:
         try:
             if not wait:
@@ -43,7 +41,7 @@ async def start_process(
                 else:
                     print(f"started {process} version {instance.version}, instance {instance.key}")  # noqa: T201
                 return 0
-            result = await run_and_watch(client, process, variables, timeout, runtime.pdo if runtime else None)
+            result = await run_and_watch(client, process, variables, timeout, pdo_address(state))
         except NotFoundError:
             print_error(f"no process {process!r} is deployed; see: prokos status")
             return INVALID
@@ -149,7 +147,7 @@ async def cancel_instance(instance: int, state: Path | None) -> int:
 
 async def retry_task(job: str, state: Path | None) -> int:
     """`prokos retry`: the element instance with the incident is replaced by a new one."""
-    pdo = runtime_or_exit(state).pdo
+    pdo = pdo_or_exit(state)
     found = [task for task in get_or_exit(pdo, "/tasks?limit=1000", "pdo") if task["job"] == job]
     if not found:
         print_error(f"the PDO does not remember a task with job {job}; see: prokos tasks")

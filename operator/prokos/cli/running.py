@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -29,14 +30,26 @@ def runtime_or_exit(state: Path | None) -> Runtime:
     return runtime
 
 
+def pdo_address(state: Path | None) -> str | None:
+    """Where the PDO answers: in its own pod as `PROKOS_PDO_ADDRESS` says, else of the running embedded system."""
+    if address := os.environ.get("PROKOS_PDO_ADDRESS"):
+        # It is the address the PDO listens on, which is any of its pod's.
+        return address.replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - nothing is bound here
+    runtime = Runtime.read(StateDirectory.find(state))
+    return runtime.pdo if runtime else None
+
+
+def pdo_or_exit(state: Path | None) -> str:
+    """Where the PDO answers, or one line and exit code 3."""
+    return pdo_address(state) or runtime_or_exit(state).pdo
+
+
 def connection_or_exit(state: Path | None) -> Connection:
     """The engine named by `PROKOS_ENGINE_ADDRESS`, else that of the running embedded system."""
     from prokos.engine.connection import from_environment
 
     connection = from_environment()
     if connection is None:
-        import os
-
         connection = from_environment({**os.environ, **runtime_or_exit(state).engine})
     if connection is None:
         print_error("the running system did not say where its engine is")
