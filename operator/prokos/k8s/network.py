@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from prokos.k8s.names import HINTS_PORT, PDO, selector_labels
-from prokos.resources.http_settings import fixed_origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,16 +89,21 @@ def _peer(rule: Egress) -> Manifest:
 
 
 def executor_egress(executor: TaskExecutor, namespace: str) -> list[Manifest]:
-    """What an executor's own settings name: the origin of its URL, the server of its database."""
+    """What an executor's own settings name: the origins of its URLs, the server of its database."""
     spec = executor.spec
     rules: list[Manifest] = []
-    if spec.http is not None and (origin := fixed_origin(spec.http.url)):
-        rules.append(_url_egress(origin, namespace, spec.http.allowed_networks))
+    if spec.http is not None:
+        rules += [_url_egress(origin, namespace, spec.http.allowed_networks) for origin in spec.http.origins]
+    if spec.grpc is not None:
+        host, _, port = spec.grpc.address.rpartition(":")
+        rule = host_egress(host, int(port), namespace)
+        rule["to"] += [{"ipBlock": {"cidr": network}} for network in spec.grpc.allowed_networks]
+        rules.append(rule)
     if spec.sql is not None and spec.sql.url is not None and not spec.sql.url.startswith("sqlite"):
         url = urlsplit(spec.sql.url)
         if url.hostname:
-            port = url.port or DATABASE_PORTS[url.scheme.partition("+")[0]]
-            rules.append(host_egress(url.hostname, port, namespace))
+            database_port = url.port or DATABASE_PORTS[url.scheme.partition("+")[0]]
+            rules.append(host_egress(url.hostname, database_port, namespace))
     return rules + declared_egress(spec.network.egress)
 
 

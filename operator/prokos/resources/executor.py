@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from prokos.resources.base import API_VERSION, Duration, Metadata, Model
+from prokos.resources.grpc_settings import GrpcSettings
 from prokos.resources.http_settings import HttpSettings
 from prokos.resources.pods import NetworkSettings, PodSettings
 from prokos.resources.python_settings import PythonSettings
@@ -16,7 +17,7 @@ from prokos.resources.secrets import Secret
 from prokos.resources.sql_settings import SqlSettings
 from prokos.resources.status import TaskExecutorStatus
 
-ExecutorType = Literal["script", "http", "sql", "python"]
+ExecutorType = Literal["script", "http", "grpc", "sql", "python"]
 
 RESERVED_NAMES = frozenset({"engine", "kernel", "pdo", "router", "none"})
 """Names no executor may have: those of the system's own parts, and the router model's word for no executor."""
@@ -82,6 +83,7 @@ class TaskExecutorSpec(Model):
     accepts: list[AcceptRule] = Field(default_factory=list)
     script: ScriptSettings | None = None
     http: HttpSettings | None = None
+    grpc: GrpcSettings | None = None
     sql: SqlSettings | None = None
     python: PythonSettings | None = None
     input_schema: dict[str, Any] | None = Field(None, description="JSON Schema the input must satisfy.")
@@ -103,7 +105,7 @@ class TaskExecutorSpec(Model):
 
     @model_validator(mode="after")
     def _settings_match_type(self) -> Self:
-        blocks = {"script": self.script, "http": self.http, "sql": self.sql, "python": self.python}
+        blocks = {"script": self.script, "http": self.http, "grpc": self.grpc, "sql": self.sql, "python": self.python}
         if blocks[self.type] is None:
             raise ValueError(f"type is {self.type!r}, so the block {self.type!r} is needed")
         if others := [name for name, block in blocks.items() if block is not None and name != self.type]:
@@ -116,10 +118,10 @@ class TaskExecutorSpec(Model):
         return self.scaling.min if self.replicas is None else self.replicas
 
     @property
-    def settings(self) -> ScriptSettings | HttpSettings | SqlSettings | PythonSettings:
+    def settings(self) -> ScriptSettings | HttpSettings | GrpcSettings | SqlSettings | PythonSettings:
         """The block of settings that belongs to `type`."""
         block = getattr(self, self.type)
-        assert isinstance(block, ScriptSettings | HttpSettings | SqlSettings | PythonSettings)  # noqa: S101
+        assert isinstance(block, ScriptSettings | HttpSettings | GrpcSettings | SqlSettings | PythonSettings)  # noqa: S101
         return block
 
 

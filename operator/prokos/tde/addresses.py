@@ -104,8 +104,10 @@ async def resolve(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(sockaddr[0]) for _, _, _, _, sockaddr in found))
 
 
-async def reachable(host: str, port: int, allowed: Sequence[Network], resolver: Resolver = resolve) -> list[Address]:
-    """Look up a host and judge all its addresses.
+async def reachable(
+    host: str, port: int, allowed: Sequence[Network], resolver: Resolver = resolve, setting: str = SETTING
+) -> list[Address]:
+    """Look up a host and judge all its addresses; `setting` is the one that allows a network.
 
     Returns:
         Its addresses, every one allowed.
@@ -125,5 +127,5 @@ async def reachable(host: str, port: int, allowed: Sequence[Network], resolver: 
     for address in addresses:
         if kind := denied_kind(address, allowed):
             what = f"{host} resolves to {address}" if host != str(address) else host
-            raise FatalFailure(f"refused to call {what}, which is {kind}; {SETTING} can allow its network")
+            raise FatalFailure(f"refused to call {what}, which is {kind}; {setting} can allow its network")
     return addresses
