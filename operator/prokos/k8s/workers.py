@@ -173,6 +173,7 @@ def _template(
             "timeoutSeconds": 10,
         },
     )
+    containers = [worker, *_beside(executor, settings)]
     return pod_template(
         labels={
             **object_labels(context.system, WORKER, executor.metadata.name),
@@ -181,10 +182,33 @@ def _template(
         annotations={},
         service_account=name,
         settings=settings,
-        containers=[worker],
+        containers=containers,
         volumes=volumes,
         grace=grace + GRACE_MARGIN,
     )
+
+
+def _beside(executor: TaskExecutor, pod: PodSettings) -> list[Manifest]:
+    """The user's own container of an executor of type `container`: as restricted as the worker, and with no mounts."""
+    if (settings := executor.spec.container) is None:
+        return []
+    references = {secret.name: secret.secret_key_ref for secret in executor.spec.secrets}
+    environment: list[Manifest] = [{"name": name, "value": value} for name, value in sorted(settings.env.items())]
+    for name, secret in sorted(settings.secret_env.items()):
+        if reference := references.get(secret):
+            source = {"secretKeyRef": {"name": reference.name, "key": reference.key}}
+            environment.append({"name": name, "valueFrom": source})
+    built = container(
+        "executor",
+        settings.image,
+        settings.command,
+        settings=pod.model_copy(update={"resources": settings.resources}),
+        environment=environment,
+        mounts=[{"name": "work", "mountPath": WORK}],
+    )
+    if not settings.command:
+        del built["command"]
+    return [built]
 
 
 def _secret_sources(executor: TaskExecutor) -> list[Manifest]:

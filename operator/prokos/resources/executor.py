@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from prokos.resources.base import API_VERSION, Duration, Metadata, Model
+from prokos.resources.container_settings import ContainerSettings
 from prokos.resources.grpc_settings import GrpcSettings
 from prokos.resources.http_settings import HttpSettings
 from prokos.resources.pods import NetworkSettings, PodSettings
@@ -17,7 +18,10 @@ from prokos.resources.secrets import Secret
 from prokos.resources.sql_settings import SqlSettings
 from prokos.resources.status import TaskExecutorStatus
 
-ExecutorType = Literal["script", "http", "grpc", "sql", "python"]
+ExecutorType = Literal["script", "http", "grpc", "sql", "container", "python"]
+
+Settings = ScriptSettings | HttpSettings | GrpcSettings | SqlSettings | ContainerSettings | PythonSettings
+"""The blocks of settings, one for each type."""
 
 RESERVED_NAMES = frozenset({"engine", "kernel", "pdo", "router", "none"})
 """Names no executor may have: those of the system's own parts, and the router model's word for no executor."""
@@ -85,6 +89,7 @@ class TaskExecutorSpec(Model):
     http: HttpSettings | None = None
     grpc: GrpcSettings | None = None
     sql: SqlSettings | None = None
+    container: ContainerSettings | None = None
     python: PythonSettings | None = None
     input_schema: dict[str, Any] | None = Field(None, description="JSON Schema the input must satisfy.")
     output_schema: dict[str, Any] | None = Field(None, description="JSON Schema the output must satisfy.")
@@ -105,7 +110,7 @@ class TaskExecutorSpec(Model):
 
     @model_validator(mode="after")
     def _settings_match_type(self) -> Self:
-        blocks = {"script": self.script, "http": self.http, "grpc": self.grpc, "sql": self.sql, "python": self.python}
+        blocks = {name: getattr(self, name) for name in get_args(ExecutorType)}
         if blocks[self.type] is None:
             raise ValueError(f"type is {self.type!r}, so the block {self.type!r} is needed")
         if others := [name for name, block in blocks.items() if block is not None and name != self.type]:
@@ -118,10 +123,10 @@ class TaskExecutorSpec(Model):
         return self.scaling.min if self.replicas is None else self.replicas
 
     @property
-    def settings(self) -> ScriptSettings | HttpSettings | GrpcSettings | SqlSettings | PythonSettings:
+    def settings(self) -> Settings:
         """The block of settings that belongs to `type`."""
         block = getattr(self, self.type)
-        assert isinstance(block, ScriptSettings | HttpSettings | GrpcSettings | SqlSettings | PythonSettings)  # noqa: S101
+        assert isinstance(block, Settings)  # noqa: S101
         return block
 
 

@@ -127,3 +127,24 @@ def test_its_own_image_and_settings_go_over_the_defaults():
 
 def test_a_policy_of_somebody_else_is_left_to_them():
     assert "NetworkPolicy" not in built(executor(network={"policy": "None"}))
+
+
+def test_an_image_of_the_users_runs_beside_the_worker_as_restricted_as_it():
+    settings = {
+        "image": "shop/scorer:3",
+        "env": {"MODE": "fast"},
+        "secretEnv": {"TOKEN": "token"},
+        "resources": {"limits": {"memory": "64Mi"}},
+    }
+    secrets = [{"name": "token", "secretKeyRef": {"name": "api", "key": "t"}}]
+    one = executor(type="container", script=None, container=settings, secrets=secrets)
+    worker, beside = template(one)["spec"]["containers"]
+    assert beside["image"] == "shop/scorer:3"
+    assert "command" not in beside
+    assert beside["securityContext"] == worker["securityContext"]
+    assert beside["resources"]["limits"]["memory"] == "64Mi"
+    assert {entry["name"]: entry.get("valueFrom", entry.get("value")) for entry in beside["env"]} == {
+        "MODE": "fast",
+        "TOKEN": {"secretKeyRef": {"name": "api", "key": "t"}},
+    }
+    assert {mount["name"] for mount in beside["volumeMounts"]} == {"work", "tmp"}

@@ -1,0 +1,131 @@
+"""TDE type `container`: the task is handed to a server beside the worker, `POST /execute` on loopback.
+
+What is sent and what may be answered is docs/executors/container.openapi.yaml. The server needs no library of ours and
+no connection to the engine: leases, retries and reports are the worker's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from prokos.tde.contract import BusinessError, Executor, FatalFailure, RetryableFailure
+
+if TYPE_CHECKING:
+    from prokos.resources.container_settings import ContainerSettings
+    from prokos.tde.contract import Context, Environment
+
+HEALTH_INTERVAL = 0.5
+"""Seconds between looks at whether the server is there."""
+
+EXCERPT = 300
+"""Characters of an answer that is not understood that go into the message."""
+
+LONGEST_WAIT = 86_400.0
+"""Longest wait in seconds that an answer can ask for: a day."""
+
+RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses without a body of ours that may be another one at the next attempt."""
+
+
+class ContainerExecutor(Executor[dict[str, Any], dict[str, Any]]):
+    """Calls the server in its pod."""
+
+    settings: ContainerSettings
+
+    def __init__(self, settings: ContainerSettings, environment: Environment) -> None:
+        super().__init__(settings, environment)
+        self._client = httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{settings.port}",
+            trust_env=False,
+            limits=httpx.Limits(max_connections=environment.concurrency),
+        )
+
+    async def start(self) -> None:
+        """Wait until the server says that it can take tasks; a container may start after the worker."""
+        while not await self._healthy():
+            await asyncio.sleep(HEALTH_INTERVAL)
+
+    async def _healthy(self) -> bool:
+        try:
+            return (await self._client.get(self.settings.health_path, timeout=5)).is_success
+        except httpx.TransportError:
+            return False
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._client.aclose()
+
+    async def execute(self, data: dict[str, Any], context: Context) -> dict[str, Any]:
+        """Hand the task over, and take its outcome. A task that is cancelled breaks the connection."""
+        body = {
+            "input": data,
+            "task": context.task.to_variable() if context.task else None,
+            "idempotencyKey": context.idempotency_key,
+            "attempt": context.attempt,
+            "timeoutSeconds": context.timeout.total_seconds(),
+        }
+        request = self._client.build_request(
+            "POST", self.settings.path, json=body, timeout=context.timeout.total_seconds()
+        )
+        try:
+            response = await self._client.send(request, stream=True)
+            try:
+                content = await self._read(response)
+            finally:
+                await response.aclose()
+        except httpx.TimeoutException as error:
+            limit = f"{context.timeout.total_seconds():g} s"
+            raise RetryableFailure(f"the container did not answer within {limit}") from error
+        except httpx.TransportError as error:
+            raise RetryableFailure(f"the container cannot be reached: {error!r}") from error
+        return self._judge(response, content)
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        limit, content = self.settings.max_response_bytes, bytearray()
+        async for part in response.aiter_bytes():
+            content += part
+            if len(content) > limit:
+                raise FatalFailure(f"the container's answer exceeds spec.container.maxResponseBytes ({limit})")
+        return bytes(content)
+
+    def _judge(self, response: httpx.Response, content: bytes) -> dict[str, Any]:
+        try:
+            answer = json.loads(content)
+        except ValueError:
+            answer = None
+        match answer:
+            case {"output": dict(output)} if response.is_success:
+                return output
+            case {"error": {"code": str(code), **rest}} if response.is_success:
+                variables = rest.get("variables")
+                message = self._redact(str(rest.get("message", "")))
+                raise BusinessError(code, message, variables if isinstance(variables, dict) else None)
+            case {"failure": {"message": str(message), **rest}}:
+                raise self._failure(message, bool(rest.get("retryable", True)), rest.get("retryAfterSeconds"))
+        said = f"the container answered {response.status_code}: {_excerpt(content)}"
+        if response.is_success:
+            raise self._failure(f"{said}; it must be an object with output, error or failure", retryable=False)
+        raise self._failure(said, response.status_code in RETRY_STATUS, response.headers.get("retry-after"))
+
+    def _failure(self, message: str, retryable: bool, retry_after: Any = None) -> FatalFailure | RetryableFailure:
+        message = self._redact(message)
+        if not retryable:
+            return FatalFailure(message)
+        try:
+            wait = None if retry_after is None else timedelta(seconds=min(max(float(retry_after), 0), LONGEST_WAIT))
+        except (TypeError, ValueError):
+            wait = None
+        return RetryableFailure(message, wait)
+
+    def _redact(self, message: str) -> str:
+        return self.environment.secrets.redact(message)
+
+
+def _excerpt(content: bytes) -> str:
+    text = " ".join(content[: 4 * EXCERPT].decode(errors="replace").split())
+    return "".join(char for char in text if char.isprintable())[:EXCERPT] or "nothing"
