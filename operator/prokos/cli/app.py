@@ -291,6 +291,42 @@ def executors(state: State = None, output: Output = OutputFormat.TABLE) -> None:
     print_rows(rows, EXECUTOR_COLUMNS, output, "no executors")
 
 
+executor_app = typer.Typer(help="Write executors of your own.", no_args_is_help=True)
+app.add_typer(executor_app, name="executor")
+
+
+@executor_app.command("new")
+def executor_new(
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits and hyphens: also the job type it accepts.")],
+    directory: Annotated[
+        Path | None, typer.Option("--directory", "-d", help="Where to write it.", show_default="NAME, here")
+    ] = None,
+) -> None:
+    """Write a new executor in Python: class, TaskExecutor, tests, Dockerfile."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from prokos.cli.scaffold import new_executor
+    from prokos.resources.base import NAME_MAX_LENGTH, Name
+    from prokos.resources.executor import RESERVED_NAMES
+
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        print_error(f"{name!r} is no name: lower-case letters, digits and hyphens, at most {NAME_MAX_LENGTH}")
+        raise typer.Exit(INVALID) from None
+    if name in RESERVED_NAMES:
+        print_error(f"{name!r} is the name of a part of ProkOS; choose another")
+        raise typer.Exit(INVALID)
+    try:
+        written = new_executor(name, directory or Path(name))
+    except OSError as error:
+        print_error(str(error))
+        raise typer.Exit(FAILED) from None
+    for path in written:
+        typer.echo(path)
+    print_note(f"next: cd {directory or name}, pytest, prokos dev .")
+
+
 @app.command()
 def logs(
     name: Annotated[
