@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from prokos.cli.app import app
 from prokos.processes import check_manifests
 from prokos.resources import ProcessDefinition, ProkOS, TaskExecutor, TaskRoute
+from prokos.resources.executor import ExecutorType
 from prokos.resources.manifests import KINDS
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def test_fields_of_all_four_kinds_are_known() -> None:
 
 @pytest.mark.parametrize(("model", "field"), FIELDS)
 def test_describes_every_field(model: str, field: str) -> None:
-    described = {word for code in INLINE.findall((ROOT / "docs" / "resources.md").read_text()) for word in words(code)}
+    pages = [ROOT / "docs" / "resources.md", *(ROOT / "docs" / "executors").glob("*.md")]
+    described = {word for page in pages for code in INLINE.findall(page.read_text()) for word in words(code)}
     assert field in described, f"docs/resources.md does not describe {field} of {model}"
 
 
@@ -95,7 +97,7 @@ def test_there_are_examples_of_every_kind_and_executor_type() -> None:
     documents = [document for example in MANIFESTS for document in yaml.safe_load_all(str(example.values[0]))]
     assert {document["kind"] for document in documents} == set(KINDS)
     types = {document["spec"]["type"] for document in documents if document["kind"] == "TaskExecutor"}
-    assert types == {"script", "http", "sql", "python"}
+    assert types == set(get_args(ExecutorType))
 
 
 @pytest.mark.parametrize("text", MANIFESTS)
@@ -116,7 +118,19 @@ def test_python_examples_compile() -> None:
 
 # --- commands ------------------------------------------------------------------------------------------------
 
-COMMANDS: Any = getattr(typer.main.get_command(app), "commands")  # noqa: B009 - the types of typer do not say it
+
+
+def commands(group: Any, prefix: str = "") -> dict[str, Any]:
+    """Commands by their words: `run`, and `executor new` of the group `executor`."""
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        inner = commands(command, f"{prefix}{name} ") if hasattr(command, "commands") else {prefix + name: command}
+        found |= inner
+    return found
+
+
+COMMANDS = commands(typer.main.get_command(app))
+GROUPS = {name.partition(" ")[0] for name in COMMANDS if " " in name}
 
 
 def command_lines(page: Path) -> Iterator[list[str]]:
@@ -133,6 +147,8 @@ def test_commands_and_their_options_exist(page: Path) -> None:
     for _, name, *arguments in command_lines(page):
         if name.startswith("-") or name == "COMMAND":
             continue
+        if name in GROUPS:
+            name = f"{name} {arguments.pop(0)}"
         assert name in COMMANDS, f"there is no command prokos {name}"
         known = {
             option for parameter in COMMANDS[name].params for option in [*parameter.opts, *parameter.secondary_opts]
