@@ -73,7 +73,8 @@ def test_a_resource_describes_a_connection_and_refers_to_its_secrets():
             },
         }
     )
-    assert from_resource(engine, lambda value: read_secret(value, {"SECRET": "s3cr3t"})) == Connection(ADDRESS, True, "/etc/ca.pem", oauth=OAUTH)
+    connection = from_resource(engine, lambda value: read_secret(value, {"SECRET": "s3cr3t"}))
+    assert connection == Connection(ADDRESS, True, "/etc/ca.pem", oauth=OAUTH)
 
 
 def test_a_resource_may_describe_a_user_and_a_password(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from typing import Any, cast
 
 import kopf
 
@@ -51,6 +52,8 @@ async def serve() -> None:
         await kopf.operator(
             registry=registry,
             settings=build_settings(clusterwide=not namespaces),
+            # By itself kopf asks for the user's name, which a number without an account has not.
+            identity=cast("Any", "prokos-operator"),
             namespaces=namespaces,
             clusterwide=not namespaces,
             standalone=True,

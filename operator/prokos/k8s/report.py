@@ -137,6 +137,7 @@ def executor_status(facts: Facts, name: str) -> tuple[TaskExecutorStatus, list[S
         replicas=observed.get("replicas", 0),
         ready_replicas=observed.get("readyReplicas", 0),
         selector=label_selector(selector_labels(facts.system, WORKER, name)),
+        workers=f"{observed.get('readyReplicas', 0)}/{deployment['spec']['replicas']}" if deployment else None,
         backlog=None if facts.pdo.backlog is None else facts.pdo.backlog.get(name, 0),
     )
     return status, [*parts, summary(parts, message=workers.message)]

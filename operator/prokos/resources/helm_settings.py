@@ -8,8 +8,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from prokos.resources.base import Duration, Model, Name
-from prokos.resources.pods import Quantity, Resources
+from prokos.resources.base import LINE_MAX_LENGTH, Duration, Model, Name
+from prokos.resources.cel import Rule, cel
+from prokos.resources.engine_shape import EngineAuthentication, EngineStorage, EngineVolume
+from prokos.resources.pods import Resources
 from prokos.resources.secrets import SecretKeyRef
 
 DeletionPolicy = Literal["Retain", "Delete", "Orphan"]
@@ -35,68 +37,20 @@ def chart_major(version: str) -> int | None:
     return int(match[1]) if match else None
 
 
-class EngineStorage(Model):
-    """Where the engine exports its history to, which Operate and the search API read. ProkOS needs none."""
-
-    type: Literal["none", "h2", "postgresql"] = Field(
-        "none",
-        description="`none`; `h2`, a database in the broker itself, for one broker and for development; `postgresql`.",
-    )
-    url: str | None = Field(
-        None,
-        pattern=r"^jdbc:postgresql://[^\s]+$",
-        description="JDBC address of a PostgreSQL database, `jdbc:postgresql://HOST:PORT/DATABASE`.",
-    )
-    username: str | None = None
-    password_secret_ref: SecretKeyRef | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        given = {"url": self.url, "username": self.username, "passwordSecretRef": self.password_secret_ref}
-        if self.type == "postgresql" and (missing := [name for name, value in given.items() if value is None]):
-            raise ValueError(f"type 'postgresql' needs {' and '.join(missing)}")
-        if self.type != "postgresql" and (extra := [name for name, value in given.items() if value is not None]):
-            raise ValueError(f"{' and '.join(extra)} would do nothing with type {self.type!r}; take 'postgresql'")
-        if self.url and re.search(r"[?&]password=|://[^/@]*@", self.url, re.IGNORECASE):
-            raise ValueError("url must not hold a password; name it with username and passwordSecretRef")
-        return self
+def _is_chart(name: str) -> str:
+    """CEL that is true of a HelmEngine whose `chart_name` is this."""
+    return f"self.chart.matches('(^|/){name}(-v?[0-9]+([.][0-9]+)+[^/:]*)?([.]tgz)?(:[^/]*)?$')"
 
 
-class EngineVolume(Model):
-    """The persistent volume of each broker, which holds all running instances."""
-
-    size: Quantity | None = Field(None, description="Default: the chart's.")
-    storage_class_name: str | None = Field(None, description="Default: the cluster's.")
-
-
-class EngineUser(Model):
-    """The user that ProkOS is, with basic authentication."""
-
-    username: str = "prokos"
-    password_secret_ref: SecretKeyRef
-
-
-class EngineOidc(Model):
-    """An OpenID Connect provider, and the client that both the engine and ProkOS are at it."""
-
-    issuer: str = Field(pattern=r"^https?://\S+$", description="URL of the issuer, as it is in its tokens.")
-    token_url: str = Field(pattern=r"^https?://\S+$", description="Where ProkOS gets its tokens.")
-    client_id: str
-    client_secret_ref: SecretKeyRef
-    audience: str = Field("orchestration-api", description="Audience that tokens must have.")
-
-
-class EngineAuthentication(Model):
-    """Who may use the engine's API: exactly one way."""
-
-    basic: EngineUser | None = None
-    oidc: EngineOidc | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.basic is None) == (self.oidc is None):
-            raise ValueError("give exactly one of basic and oidc, or leave authentication out for an open API")
-        return self
+_IS_CAMUNDA, _IS_OWN = _is_chart(CAMUNDA_CHART), _is_chart(OWN_CHART)
+_PARTITIONS = "self.?partitions.orValue(self.brokers)"
+_SAYS_NOTHING = (
+    "self.brokers == 1 && !has(self.partitions) && !has(self.replicationFactor) && !has(self.licenseSecretRef) "
+    "&& !has(self.heap) && self.storage.type == 'none' "
+    "&& !self.?volume.?size.hasValue() && !self.?volume.?storageClassName.hasValue() "
+    "&& self.?resources.?requests.orValue({}).size() + self.?resources.?limits.orValue({}).size() == 0"
+)
+"""CEL that is true when no field of `SHAPE` is set."""
 
 
 class HelmEngine(Model):
@@ -105,6 +59,7 @@ class HelmEngine(Model):
     chart: str = Field(
         CAMUNDA_CHART,
         pattern=r"^(oci://|/)?[\w.-]+([/:][\w.-]+)*$",
+        max_length=LINE_MAX_LENGTH,
         description="`camunda-platform` (Camunda's chart), `camunda-engine` (one broker, comes with the operator), a "
         "path in the operator's image or an `oci://` reference.",
     )
@@ -116,6 +71,7 @@ class HelmEngine(Model):
     version: str | None = Field(
         None,
         pattern=r"^\S+$",
+        max_length=LINE_MAX_LENGTH,
         description="Chart version; for camunda-platform 13.x (8.8) or 14.x (8.9), default the newest 14.x.",
     )
     release: Name | None = Field(
@@ -182,6 +138,23 @@ class HelmEngine(Model):
         return self.replication_factor or (LARGEST_REPLICATION if self.brokers >= LARGEST_REPLICATION else 1)
 
     @model_validator(mode="after")
+    @cel(
+        Rule(
+            f"self.chart.contains('/') || self.chart in ['{CAMUNDA_CHART}', '{OWN_CHART}'] || has(self.repository)",
+            "a chart of another name needs its repository",
+            ".chart",
+        ),
+        Rule(
+            f"!has(self.repository) || !(self.chart.contains('/') || self.chart == '{OWN_CHART}')",
+            "the chart does not come from a repository; leave repository out",
+            ".repository",
+        ),
+        Rule(
+            f"!has(self.version) || !{_IS_OWN}",
+            "camunda-engine comes with the operator, in one version; leave version out",
+            ".version",
+        ),
+    )
     def _chart_is_consistent(self) -> Self:
         named = "/" not in self.chart
         if named and self.chart not in (CAMUNDA_CHART, OWN_CHART) and self.repository is None:
@@ -193,6 +166,41 @@ class HelmEngine(Model):
         return self
 
     @model_validator(mode="after")
+    @cel(
+        Rule(
+            f"!has(self.version) || !{_IS_CAMUNDA} "
+            f"|| self.version.matches('^[~^v]?({'|'.join(map(str, CAMUNDA_OF_CHART))})([.]|$)')",
+            "for camunda-platform write for example 14, 13.x or 14.8.4",
+            ".version",
+        ),
+        Rule(
+            f"!has(self.version) || !{_IS_CAMUNDA} || !self.version.matches('^[~^v]?{FIRST_SUPPORTED_CHART}([.]|$)') "
+            "|| self.storage.type == 'none'",
+            "chart 13 (Camunda 8.8) has no relational storage; take version 14",
+            ".storage",
+        ),
+        Rule(
+            f"!{_IS_OWN} || (self.brokers == 1 && {_PARTITIONS} == 1 && self.storage.type == 'none')",
+            "camunda-engine is 1 broker with 1 partition and no storage; take camunda-platform",
+            ".chart",
+        ),
+        Rule(
+            f"!{_IS_OWN} || !has(self.authentication)",
+            "camunda-engine has no authentication; take camunda-platform",
+            ".authentication",
+        ),
+        Rule(
+            f"{_IS_CAMUNDA} || {_IS_OWN} || ({_SAYS_NOTHING})",
+            "ProkOS does not know this chart: brokers, partitions, replicationFactor, storage, volume, "
+            "licenseSecretRef, resources and heap would do nothing; use values",
+            ".chart",
+        ),
+        Rule(
+            f"{_IS_CAMUNDA} || {_IS_OWN} || has(self.address)",
+            "ProkOS does not know this chart: give the address of its gateway",
+            ".chart",
+        ),
+    )
     def _chart_can_do_it(self) -> Self:
         if self.chart_name == CAMUNDA_CHART:
             major = chart_major(self.effective_version or "")
@@ -208,13 +216,35 @@ class HelmEngine(Model):
             if self.authentication is not None:
                 raise ValueError("camunda-engine has no authentication; take camunda-platform")
         else:
-            if extra := sorted(_alias(name) for name in self.model_fields_set & SHAPE):
+            if extra := sorted(_alias(name) for name in _changed(self)):
                 raise ValueError(f"chart {self.chart!r} is not known: {', '.join(extra)} would do nothing; use values")
             if self.address is None:
                 raise ValueError(f"chart {self.chart!r} is not known: give the address of its gateway")
         return self
 
     @model_validator(mode="after")
+    @cel(
+        Rule(
+            "self.?replicationFactor.orValue(1) <= self.brokers",
+            "replicationFactor needs as many brokers; give brokers",
+            ".replicationFactor",
+        ),
+        Rule(
+            f"self.storage.type != 'h2' || (self.brokers == 1 && {_PARTITIONS} == 1)",
+            "storage 'h2' lives in the broker: it needs 1 broker and 1 partition; take 'postgresql'",
+            ".storage",
+        ),
+        Rule(
+            "!has(self.authentication) || has(self.tlsSecret)",
+            "authentication needs tlsSecret; credentials would be sent in the clear",
+            ".authentication",
+        ),
+        Rule(
+            "!has(self.authentication) || !has(self.authentication.basic) || self.storage.type != 'none'",
+            "authentication.basic needs a storage, where Camunda keeps its users; or take oidc",
+            ".authentication",
+        ),
+    )
     def _engine_is_possible(self) -> Self:
         if self.effective_replication > self.brokers:
             raise ValueError(f"replicationFactor {self.effective_replication} needs as many brokers; give brokers")
@@ -231,6 +261,12 @@ SHAPE = frozenset(
     {"brokers", "partitions", "replication_factor", "storage", "volume", "license_secret_ref", "resources", "heap"}
 )
 """Fields that ProkOS turns into values, which it can for charts it knows."""
+
+
+def _changed(settings: HelmEngine) -> set[str]:
+    """The fields of `SHAPE` that say something. The API server writes defaults down, which say nothing."""
+    fields = HelmEngine.model_fields
+    return {name for name in SHAPE if getattr(settings, name) != fields[name].get_default(call_default_factory=True)}
 
 
 def _alias(name: str) -> str:

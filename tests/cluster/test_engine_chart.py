@@ -1,0 +1,128 @@
+"""The chart `camunda-engine` by itself: a broker that answers, keeps its state, and leaves its volume."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from prokos.engine.client import EngineClient
+from prokos.engine.connection import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from cluster.conftest import Cluster
+
+CHART = str(Path(__file__).parents[2] / "helm" / "camunda-engine")
+
+pytestmark = [pytest.mark.anyio, pytest.mark.cluster, pytest.mark.timeout(900)]
+
+STARTING = "300s"
+"""An engine takes 15 s of two processors; here it shares them."""
+
+WAITS = b"""<?xml version="1.0" encoding="UTF-8"?>
+<bpmn:definitions xmlns:bpmn="http://www.omg.org/spec/BPMN/20100524/MODEL"
+ xmlns:zeebe="http://camunda.org/schema/zeebe/1.0" id="D" targetNamespace="t">
+ <bpmn:process id="waits" isExecutable="true">
+  <bpmn:startEvent id="S"/><bpmn:sequenceFlow id="a" sourceRef="S" targetRef="T"/>
+  <bpmn:serviceTask id="T"><bpmn:extensionElements><zeebe:taskDefinition type="kept"/></bpmn:extensionElements>
+  </bpmn:serviceTask>
+ </bpmn:process>
+</bpmn:definitions>"""
+
+
+class Engine:
+    """A release of the chart in a namespace that admits restricted pods only."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+
+    def kubectl(self, *arguments: str) -> str:
+        return self.cluster.kubectl("--namespace", self.namespace, *arguments)
+
+    def until_ready(self) -> None:
+        self.kubectl("rollout", "status", "statefulset/engine", f"--timeout={STARTING}")
+
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[EngineClient]:
+        """A client of the gateway, by a port that kubectl forwards to its Service."""
+        with self.cluster.start(
+            "kubectl", "--namespace", self.namespace, "port-forward", "service/engine-zeebe-gateway", ":26500"
+        ) as forwarding:
+            assert forwarding.stdout is not None
+            said = re.search(r"127\.0\.0\.1:(\d+)", forwarding.stdout.readline())
+            assert said, "kubectl forwards no port"
+            async with EngineClient(Connection(f"127.0.0.1:{said[1]}")) as client:
+                yield client
+
+
+def image_values(cluster: Cluster) -> list[str]:
+    """Options of Helm for the image that was built here."""
+    return ["--set-json", f"image={json.dumps(cluster.engine_image())}"]
+
+
+@pytest.fixture(scope="module")
+def engine(cluster: Cluster) -> Iterator[Engine]:
+    cluster.load_images("engine")
+    with cluster.namespace() as namespace:
+        release = Engine(cluster, namespace)
+        values = [*image_values(cluster), "--set", "persistence.size=1Gi"]
+        cluster.helm("install", "engine", CHART, "--namespace", namespace, *values)
+        release.until_ready()
+        yield release
+
+
+async def test_the_broker_answers(engine):
+    async with engine.client() as client:
+        topology = await client.topology()
+    assert (topology.brokers, topology.partitions, topology.healthy_leaders) == (1, 1, 1)
+
+
+async def test_a_pod_that_is_deleted_comes_back_with_its_state(engine):
+    async with engine.client() as client:
+        await client.deploy({"waits.bpmn": WAITS})
+        instance = await client.create_instance("waits", {"number": 7})
+    engine.kubectl("delete", "pod", "engine-0", "--grace-period=0", "--force")
+    engine.until_ready()
+    async with engine.client() as client:
+        (job,) = await client.activate_jobs("kept", worker="test", limit=2, lease=60, wait=30)
+    assert (job.process_instance_key, job.variables) == (instance.key, {"number": 7})
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [("heap=lots", "heap"), ("persistence.size=5", "size"), ("image.name=mine", "name"), ("replicas=3", "replicas")],
+)
+def test_a_wrong_value_is_refused_by_its_name(cluster, value, field):
+    chart = subprocess.run(
+        [cluster.program("helm"), "template", "engine", CHART, "--set", value],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert chart.returncode
+    assert field in chart.stderr
+
+
+async def test_uninstalling_leaves_the_volume_alone(cluster):
+    kinds = "statefulsets,services,pods,configmaps,secrets,serviceaccounts,persistentvolumeclaims,networkpolicies"
+    with cluster.namespace() as namespace:
+
+        def there() -> set[str]:
+            return set(cluster.kubectl("--namespace", namespace, "get", kinds, "-o", "name").split())
+
+        before = there()
+        values = [*image_values(cluster), "--set", "persistence.size=1Gi"]
+        cluster.helm("install", "engine", CHART, "--namespace", namespace, *values)
+        claim = "persistentvolumeclaim/data-engine-0"
+        cluster.kubectl("--namespace", namespace, "wait", "--for=create", claim, "--timeout=60s")
+        cluster.helm("uninstall", "engine", "--namespace", namespace, "--wait", "--timeout", "120s")
+        cluster.kubectl("--namespace", namespace, "wait", "--for=delete", "pod/engine-0", "--timeout=120s")
+        assert there() - before - {"configmap/kube-root-ca.crt", "serviceaccount/default"} == {claim}
