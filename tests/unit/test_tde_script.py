@@ -2,128 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import os
-import signal
-import sys
-import tempfile
-import textwrap
-import time
-import uuid
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import pytest
-import structlog
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from prokos.resources.script_settings import ScriptSettings
-from prokos.tde import (
-    BusinessError,
-    Context,
-    Environment,
-    FatalFailure,
-    RetryableFailure,
-    Secrets,
-    TaggedTask,
-)
-from prokos.tde.script import ScriptExecutor
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-
-SECRETS = Secrets({"token": "s3cr3t-token", "key": "-----BEGIN KEY-----\nMIIEvQIBADANBg\n-----END KEY-----"})
-
-TASK = TaggedTask(
-    process_id="order",
-    process_version=3,
-    process_instance_key=100,
-    element_id="pay",
-    element_name="Pay the order",
-    element_instance_key=101,
-    job_key=102,
-    job_type="payment",
-    retries=2,
-    max_retries=3,
-    deadline=0,
-    lease=60_000,
+from prokos.tde import BusinessError, FatalFailure, RetryableFailure
+from unit.script_bench import (
+    TASK,
+    context,
+    executing,
+    marker,
+    python,
+    run,
+    scratch_root,
+    shell,
 )
 
-
-@pytest.fixture(autouse=True)
-def scratch_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where scratch directories are made; none may be left."""
-    root = tmp_path / "scratch-root"
-    root.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(root))
-    yield root
-    assert list(root.iterdir()) == []
-
-
-@pytest.fixture
-def marker() -> Iterator[str]:
-    """A text that identifies the processes of one test by their command line; none may be left."""
-    text = f"prokos-test-{uuid.uuid4().hex}"
-    yield text
-    wait_until(lambda: not processes(text))
-
-
-def processes(marker: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and any(marker in part for part in process.cmdline()):
-                found.append(process)
-    return found
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    await asyncio.to_thread(wait_until, condition)
-
-
-@contextlib.asynccontextmanager
-async def executing(settings: dict[str, Any], workdir: Path = Path()) -> AsyncIterator[ScriptExecutor]:
-    executor = ScriptExecutor(ScriptSettings(**settings), Environment("pay", workdir, 4, SECRETS))
-    executor._sandbox.grace = 0.5
-    await executor.start()
-    try:
-        yield executor
-    finally:
-        await executor.close()
-
-
-def context(task: TaggedTask | None = None) -> Context:
-    return Context("102-2", timedelta(seconds=90), structlog.get_logger(), task)
-
-
-async def run(
-    data: dict[str, Any] | None = None, task: TaggedTask | None = None, workdir: Path = Path(), **settings: Any
-) -> dict[str, Any]:
-    if "source" in settings:
-        settings["source"] = textwrap.dedent(settings["source"])
-    async with executing(settings, workdir) as executor:
-        return await executor.execute(data or {}, context(task))
-
-
-async def python(source: str, data: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
-    return await run(data, language="python", source=source, **settings)
-
-
-async def shell(source: str, data: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
-    return await run(data, language="shell", source=source, **settings)
-
+__all__ = ["marker", "scratch_root"]
 
 # Python scripts
 
@@ -328,11 +229,14 @@ async def test_a_failure_without_errors_shows_the_output() -> None:
 async def test_the_environment_is_minimal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKER_SECRET", "x")
     output = await python(
-        "import os\noutput = dict(os.environ)", env={"SITE": "B"}, secret_env={"TOKEN": "token"}, task=TASK
+        "import os\nos.environ['TOKEN'] = os.environ['TOKEN'][::-1]\noutput = dict(os.environ)",
+        env={"SITE": "B"},
+        secret_env={"TOKEN": "token"},
+        task=TASK,
     )
     prefix = {name for name in output if not name.startswith("PROKOS_")}
     assert prefix == {"PATH", "LANG", "HOME", "TMPDIR", "SITE", "TOKEN"}
-    assert output["TOKEN"] == "s3cr3t-token"
+    assert output["TOKEN"] == "s3cr3t-token"[::-1]
     assert output["PROKOS_PROCESS_ID"] == "order"
     assert output["PROKOS_JOB_KEY"] == "102"
     assert output["PROKOS_RETRIES"] == "2"
@@ -408,167 +312,3 @@ async def test_a_hundred_megabytes_of_output_pass_in_flat_memory() -> None:
 
 async def test_a_script_that_ignores_a_large_input_does_not_block() -> None:
     assert await shell("echo '{}' > $PROKOS_OUTPUT", {"a": "x" * 3_000_000}) == {}
-
-
-# Ending
-
-
-async def cancelled(source: str, marker: str, count: int, *, language: str = "shell") -> float:
-    """Run a script until `count` of its processes run, cancel it, and return how long it took to end, in seconds."""
-    async with executing({"language": language, "source": textwrap.dedent(source)}) as executor:
-        task = asyncio.create_task(executor.execute({}, context()))
-        await eventually(lambda: len(processes(marker)) >= count)
-        started = time.monotonic()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        took = time.monotonic() - started
-        assert processes(marker) == []
-    return took
-
-
-async def test_cancelling_ends_a_script_that_never_ends(marker: str) -> None:
-    await cancelled(f"exec sh -c 'while :; do sleep 1; done' {marker}", marker, 1)
-
-
-async def test_cancelling_kills_children_that_ignore_sigterm(marker: str) -> None:
-    source = f"""
-        trap '' TERM
-        for i in 1 2 3; do sh -c 'trap "" TERM; while :; do sleep 1; done' {marker} & done
-        wait
-    """
-    await cancelled(source, marker, 3)
-
-
-async def test_cancelling_kills_children_that_detached(marker: str) -> None:
-    source = f"""
-        setsid sh -c 'trap "" TERM; while :; do sleep 1; done' {marker} > /dev/null 2>&1 &
-        (setsid nohup sh -c 'while :; do sleep 1; done' {marker} > /dev/null 2>&1 &)
-        sleep 1000
-    """
-    await cancelled(source, marker, 2)
-
-
-async def test_cancelling_catches_a_process_that_forks_and_ends_all_the_time(marker: str) -> None:
-    hopping = "import os\nwhile True:\n    if os.fork():\n        os._exit(0)"
-    source = f"{sys.executable} -c '{hopping}' {marker} & wait; sleep 1000"
-    await cancelled(source, marker, 1)
-
-
-async def test_cancelling_lets_a_script_tidy_up(tmp_path: Path) -> None:
-    ready, tidied = tmp_path / "ready", tmp_path / "tidied"
-    source = f"trap 'echo done > {tidied}; exit 0' TERM\necho > {ready}\nwhile :; do sleep 0.05; done"
-    async with executing({"language": "shell", "source": source}) as executor:
-        task = asyncio.create_task(executor.execute({}, context()))
-        await eventually(ready.exists)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    assert tidied.read_text() == "done\n"
-
-
-async def test_a_second_cancellation_does_not_stop_the_tidying(marker: str, scratch_root: Path) -> None:
-    source = f"trap '' TERM; sh -c 'trap \"\" TERM; while :; do sleep 1; done' {marker}"
-    async with executing({"language": "shell", "source": source}) as executor:
-        task = asyncio.create_task(executor.execute({}, context()))
-        await eventually(lambda: bool(processes(marker)))
-        for _ in range(5):
-            task.cancel()
-            await asyncio.sleep(0.02)
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert processes(marker) == []
-        assert not any(scratch_root.iterdir())
-
-
-async def test_a_time_out_around_execute_still_counts_as_one(marker: str) -> None:
-    async with executing({"language": "shell", "source": f"sh -c 'sleep 1000' {marker}; true"}) as executor:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.3):
-                await executor.execute({}, context())
-
-
-async def test_background_processes_end_with_their_script(marker: str) -> None:
-    source = f"""
-        setsid sh -c 'trap "" TERM; while :; do sleep 1; done' {marker} &
-        echo '{{"a": 1}}' > $PROKOS_OUTPUT
-    """
-    assert await shell(source) == {"a": 1}
-    assert processes(marker) == []
-
-
-async def test_kill_0_in_a_script_reaches_only_itself() -> None:
-    with pytest.raises(RetryableFailure, match="ended by SIGTERM"):
-        await shell("sleep 100 & kill 0; wait")
-
-
-async def test_a_script_that_kills_its_guardian_is_tried_again_and_gone(marker: str) -> None:
-    with pytest.raises(RetryableFailure, match="together with the process that watches it"):
-        await shell(f"kill -KILL $PPID; exec sh -c 'while :; do sleep 1; done' {marker}")
-
-
-async def test_the_server_is_started_anew_when_it_dies() -> None:
-    async with executing({"language": "shell", "source": "echo '{}' > $PROKOS_OUTPUT"}) as executor:
-        assert await executor.execute({}, context()) == {}
-        server = executor._sandbox._process
-        assert server is not None
-        os.kill(server.pid, signal.SIGKILL)
-        assert await executor.execute({}, context()) == {}
-
-
-async def test_scripts_run_at_the_same_time() -> None:
-    source = """
-        import os, pathlib, time
-        def main(input):
-            here = pathlib.Path(input['meeting'])
-            (here / str(os.getpid())).touch()
-            while len(list(here.iterdir())) < 4:
-                time.sleep(0.01)
-    """
-    with tempfile.TemporaryDirectory() as meeting:
-        async with executing({"language": "python", "source": textwrap.dedent(source)}) as executor:
-            runs = (executor.execute({"meeting": meeting}, context()) for _ in range(4))
-            assert await asyncio.gather(*runs) == [{}] * 4
-
-
-async def test_a_directory_the_script_locked_is_removed() -> None:
-    await shell("mkdir -p a/b && touch a/b/c && chmod 000 a/b a")
-    await python("import os\nfor _ in range(1500):\n    os.mkdir('d')\n    os.chdir('d')")
-
-
-WORKER = """
-import asyncio, sys, tempfile
-from datetime import timedelta
-from pathlib import Path
-import structlog
-from prokos.resources.script_settings import ScriptSettings
-from prokos.tde import Context, Environment
-from prokos.tde.script import ScriptExecutor
-
-async def main():
-    tempfile.tempdir = sys.argv[1]
-    executor = ScriptExecutor(ScriptSettings(language="shell", source=sys.argv[2]), Environment("x", Path(), 1))
-    await executor.start()
-    await executor.execute({}, Context("1", timedelta(60), structlog.get_logger()))
-
-asyncio.run(main())
-"""
-
-
-async def test_a_killed_worker_leaves_no_script_and_no_directory(marker: str, scratch_root: Path) -> None:
-    source = f"""
-        setsid sh -c 'trap "" TERM; while :; do sleep 1; done' {marker}-detached &
-        exec sh -c 'trap "" TERM; while :; do sleep 1; done' {marker}-script
-    """
-    worker = await asyncio.create_subprocess_exec(sys.executable, "-c", WORKER, str(scratch_root), source)
-    await eventually(lambda: len(processes(f"{marker}-")) == 3)  # the worker's own command line has the marker too
-    worker.kill()
-    await worker.wait()
-    await eventually(lambda: not processes(marker))
-    await eventually(lambda: not any(scratch_root.iterdir()))
-
-
-async def test_the_input_is_not_in_the_command_line_or_environment() -> None:
-    source = "import os\noutput = [open('/proc/self/cmdline').read(), json.dumps(dict(os.environ))]"
-    output = await python("import json\n" + source, {"card": "4111-1111"})
-    assert "4111" not in json.dumps(output)

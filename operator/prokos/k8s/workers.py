@@ -21,6 +21,7 @@ from prokos.k8s.network import executor_egress, hints_egress, host_egress, name_
 from prokos.k8s.pods import container, merged, pod_template
 from prokos.resources import API_VERSION
 from prokos.tde.deployment import build_worker_deployment
+from prokos.tde.script import SCRIPTS
 from prokos.tde.secrets import MOUNT
 
 if TYPE_CHECKING:
@@ -151,6 +152,10 @@ def _template(
         {"name": "state", "mountPath": STATE},
         *context.access.mounts,
     ]
+    if executor.spec.script is not None and (reference := executor.spec.script.config_map_ref):
+        items = [{"key": reference.key, "path": reference.key}]
+        volumes.append({"name": "script", "configMap": {"name": reference.name, "items": items}})
+        mounts.append({"name": "script", "mountPath": str(SCRIPTS), "readOnly": True})
     if secrets := _secret_sources(executor):
         volumes.append({"name": "secrets", "projected": {"defaultMode": 0o440, "sources": secrets}})
         mounts.append({"name": "secrets", "mountPath": str(MOUNT), "readOnly": True})

@@ -58,6 +58,8 @@ def _script(at: Located[TaskExecutor]) -> Iterator[Problem]:
     if script is None or script.source is None or script.language != "python":
         return
     path: FieldPath = ("spec", "script", "source")
+    if path not in at.positions:
+        path = ("spec", "script", "configMapRef")  # the loader has put its text in
     first = at.blocks.get(path)
     try:
         with warnings.catch_warnings():
@@ -90,15 +92,9 @@ def _references(executor: TaskExecutor) -> Iterator[tuple[FieldPath, str]]:
     if spec.script is not None:
         for variable, name in spec.script.secret_env.items():
             yield ("spec", "script", "secretEnv", variable), name
-    if spec.sql is not None and spec.sql.url_secret is not None:
-        yield ("spec", "sql", "urlSecret"), spec.sql.url_secret
-    if spec.http is not None and spec.http.ca_secret is not None:
-        yield ("spec", "http", "caSecret"), spec.http.ca_secret
-    if spec.http is not None and (auth := spec.http.auth) is not None:
-        path = ("spec", "http", "auth")
-        if auth.bearer is not None:
-            yield (*path, "bearer"), auth.bearer
-        if auth.basic is not None:
-            yield (*path, "basic", "password"), auth.basic.password
-        if auth.api_key is not None:
-            yield (*path, "apiKey", "secret"), auth.api_key.secret
+        for file, name in spec.script.secret_files.items():
+            yield ("spec", "script", "secretFiles", file), name
+    if spec.sql is not None:
+        yield from ((("spec", "sql", *path), name) for path, name in spec.sql.secret_references())
+    if spec.http is not None:
+        yield from ((("spec", "http", *path), name) for path, name in spec.http.secret_references())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.parsers import expat
 
 from prokos.resources.base import NAME_MAX_LENGTH, Metadata
+from prokos.resources.config_maps import find_config_map
 from prokos.resources.files import UnreadableFileError, read_bounded
 from prokos.resources.loaded import BpmnSource, Located
 from prokos.resources.problems import Problem, did_you_mean
@@ -19,22 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from prokos.resources import Resource
+    from prokos.resources.config_maps import ConfigMap, ConfigMapRef
     from prokos.resources.problems import FieldPath
 
 _PROCESS = "http://www.omg.org/spec/BPMN/20100524/MODEL process"
 _DECLARED_ENCODING = re.compile(r"""^<\?xml[^>]*?\sencoding\s*=\s*["']([\w.-]+)["']""")
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigMap:
-    """A ConfigMap of the manifests, which BPMN may be in."""
-
-    namespace: str
-    name: str
-    file: Path
-    line: int
-    data: Mapping[str, str] = field(repr=False)
-    blocks: Mapping[FieldPath, int] = field(repr=False)
 
 
 def find_bpmn(
@@ -55,7 +44,8 @@ def find_bpmn(
         return BpmnSource(_encode(spec.bpmn), at.file, at.blocks.get(("spec", "bpmn")))
     if spec.file is not None:
         return _from_file(at, spec.file)
-    return _from_config_map(at, definition, config_maps)
+    assert spec.config_map_ref is not None  # noqa: S101 - the model has exactly one source
+    return _from_config_map(at, spec.config_map_ref, config_maps)
 
 
 def _from_file(at: Located[Resource], name: str) -> BpmnSource | Problem:
@@ -77,24 +67,11 @@ def _names_beside(file: Path) -> list[str]:
 
 
 def _from_config_map(
-    at: Located[Resource], definition: ProcessDefinition, config_maps: Mapping[tuple[str, str], ConfigMap]
+    at: Located[Resource], reference: ConfigMapRef, config_maps: Mapping[tuple[str, str], ConfigMap]
 ) -> BpmnSource | Problem:
-    reference, namespace = definition.spec.config_map_ref, definition.metadata.namespace
-    assert reference is not None  # noqa: S101 - the model has exactly one source
-    found = config_maps.get((namespace, reference.name))
-    if found is None:
-        known = [name for (space, name) in config_maps if space == namespace]
-        return at.problem(
-            ("spec", "configMapRef", "name"),
-            f"no ConfigMap {reference.name!r} of namespace {namespace!r} is in the manifests",
-            did_you_mean(reference.name, known, otherwise="add it to the files given"),
-        )
-    if reference.key not in found.data:
-        return at.problem(
-            ("spec", "configMapRef", "key"),
-            f"ConfigMap {reference.name!r} has no key {reference.key!r} in data",
-            did_you_mean(reference.key, found.data),
-        )
+    found = find_config_map(at, ("spec", "configMapRef"), reference, config_maps)
+    if isinstance(found, Problem):
+        return found
     line = found.blocks.get(("data", reference.key))
     return BpmnSource(_encode(found.data[reference.key]), found.file, line)
 

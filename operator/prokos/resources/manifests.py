@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from prokos.resources.base import API_VERSION
-from prokos.resources.bpmn_sources import ConfigMap, bare_bpmn, find_bpmn
+from prokos.resources.bpmn_sources import bare_bpmn, find_bpmn
+from prokos.resources.config_maps import ConfigMap
 from prokos.resources.executor import TaskExecutor
 from prokos.resources.files import BPMN_SUFFIX, UnreadableFileError, decode, find_files, read_bounded, real_path
 from prokos.resources.loaded import BpmnSource, Loaded, Located, nearest_line
 from prokos.resources.problems import Problem, bounded, did_you_mean, format_path, quote
 from prokos.resources.process import ProcessDefinition
 from prokos.resources.route import TaskRoute
+from prokos.resources.script_sources import with_script
 from prokos.resources.system import ProkOS
 from prokos.resources.validation_errors import explain
 from prokos.resources.yaml_documents import UnreadableYamlError, YamlDocument, read_documents
@@ -75,6 +77,7 @@ class _Loading:
             else:
                 self._problems.extend(self._read_yaml(file))
         named = self._attach_bpmn()
+        self._attach_scripts()
         for file in bare:
             if real_path(file) not in named:
                 self._add(bare_bpmn(file))
@@ -120,7 +123,8 @@ class _Loading:
         self, file: Path, index: int, document: YamlDocument, model: type[Resource]
     ) -> Iterator[Problem]:
         try:
-            resource = model.model_validate(document.value, by_alias=True, by_name=False)
+            # Strict, as the API server is: "4" is no number.
+            resource = model.model_validate(document.value, by_alias=True, by_name=False, strict=True)
         except ValidationError as error:
             for path, message, hint in explain(model, error):
                 line = nearest_line(document.positions, path, document.line)
@@ -156,6 +160,16 @@ class _Loading:
                 self._found[index] = replace(at, bpmn=bpmn)
                 named.add(real_path(bpmn.file))
         return named
+
+    def _attach_scripts(self) -> None:
+        """Give each TaskExecutor the script that is in a ConfigMap."""
+        for index, at in enumerate(self._found):
+            if isinstance(at.resource, TaskExecutor):
+                found = with_script(at, at.resource, self._config_maps)
+                if isinstance(found, Problem):
+                    self._problems.append(found)
+                else:
+                    self._found[index] = found
 
     def _without_duplicates(self) -> list[Located[Resource]]:
         kept: dict[tuple[str, str, str], Located[Resource]] = {}

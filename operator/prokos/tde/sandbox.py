@@ -1,26 +1,29 @@
 """Running programs beside the worker so that nothing of them outlives their task, or the worker.
 
-The processes are started and watched by `script_harness`, a small server of this worker's own. This module asks it
-over a Unix socket and follows the program's output.
+Each is started by a guardian of its own, which the worker's server forks. This module tells the guardian what to run
+and when to stop, and follows the program's output.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import os
 import signal
 import socket
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from prokos.tde.cancellation import finish
 from prokos.tde.sandbox_output import Budget, Output
+from prokos.tde.sandbox_server import SandboxError, SandboxServer, framed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from prokos.tde.sandbox_server import Setup
+    from prokos.tde.script_redaction import Redactor
 
 GRACE = 2.0
 """Seconds a program has to end after SIGTERM, before SIGKILL."""
@@ -28,10 +31,8 @@ LAST_WORDS = 10.0
 """Seconds to wait for a guardian that was told to stop; it needs `GRACE` and its own limit for SIGKILL."""
 DRAIN = 1.0
 """Seconds to wait for the end of the output once the program and all it started are gone."""
-STARTS = 3
-"""Times the server is started for one program before giving up."""
-
-HARNESS = Path(__file__).with_name("script_harness.py")
+LIMIT_SIGNALS = {int(signal.SIGXCPU): "cpu", int(signal.SIGXFSZ): "file_size"}
+"""By which the kernel ends a process that exceeds a limit of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,13 @@ class Program:
     argv: Sequence[str]
     """Program and arguments; empty for a Python script."""
     python: Path | None
+    arguments: Sequence[str]
+    """Arguments of a Python script."""
     env: Mapping[str, str]
     """The whole environment; nothing of the worker's is added."""
     cwd: Path
-    scratch: Path
-    """Directory that is removed if the worker dies."""
+    directories: Sequence[Path]
+    """Directories that are measured, and removed if the worker dies."""
     stdin: Path
 
 
@@ -59,57 +62,17 @@ class Ended:
     """The end in words, for example `exited with code 1`."""
     tail: str
     """The last lines of standard error, or of standard output where that is empty."""
-
-
-class SandboxError(Exception):
-    """The program could not be started or followed; it may work the next time."""
+    limit: str | None = None
+    """The limit because of which it was ended, a field of `script_limits.Limits`."""
 
 
 class Sandbox:
     """Starts programs for one worker."""
 
-    def __init__(self, grace: float = GRACE) -> None:
+    def __init__(self, setup: Setup, redactor: Redactor, grace: float = GRACE) -> None:
+        self.server = SandboxServer(setup)
+        self.redactor = redactor
         self.grace = grace
-        self._server: socket.socket | None = None
-        self._process: asyncio.subprocess.Process | None = None
-        self._starting = asyncio.Lock()
-
-    async def start(self) -> None:
-        """Start the server; without this the first program does it."""
-        async with self._starting:
-            if self._server is not None:
-                return
-            here, there = socket.socketpair()
-            here.setblocking(False)
-            try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-I", "-B", "-X", "utf8", str(HARNESS), str(there.fileno())),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.DEVNULL,
-                    env={"PATH": os.defpath, "LANG": "C.UTF-8"},
-                    pass_fds=[there.fileno()],
-                    start_new_session=True,  # a Ctrl-C in the terminal is for the worker
-                )
-            except BaseException:
-                here.close()
-                raise
-            finally:
-                there.close()
-            self._server = here
-
-    async def close(self) -> None:
-        """End the server. Programs that run do so under their guardians, until their tasks end."""
-        server, process, self._server, self._process = self._server, self._process, None, None
-        if server is not None and process is not None:
-            server.close()
-            await process.wait()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
 
     async def run(self, program: Program, log: Callable[[str, str], None], log_limit: int) -> Ended:
         """Run a program to its end.
@@ -123,12 +86,16 @@ class Sandbox:
             log_limit: Bytes of output that are given to `log`, `LINE_COST` per line included; the rest is only counted.
 
         Raises:
+            PreloadError: What is to be preloaded cannot be any more.
             SandboxError: It could not be started or followed.
         """
         budget = Budget(log_limit)
-        control = await self._guardian()
+        control, guardian = await self.server.guardian()
         try:
-            async with Output("stdout", log, budget) as out, Output("stderr", log, budget) as err:
+            async with (
+                Output("stdout", log, budget, self.redactor) as out,
+                Output("stderr", log, budget, self.redactor) as err,
+            ):
                 try:
                     with program.stdin.open("rb") as stdin:
                         socket.send_fds(control, [b"3"], [stdin.fileno(), out.writer, err.writer])
@@ -137,7 +104,7 @@ class Sandbox:
                     await asyncio.get_running_loop().sock_sendall(control, self._request(program))
                     status = await _receive(control)
                 except asyncio.CancelledError:
-                    await finish(self._stop(control))
+                    await finish(_stop(control, guardian))
                     raise
                 await asyncio.wait([out.ended, err.ended], timeout=DRAIN)
         except OSError as error:
@@ -147,64 +114,37 @@ class Sandbox:
         budget.report(log)
         return _ended(status, err.tail() or out.tail())
 
-    async def _guardian(self) -> socket.socket:
-        """Have a guardian started, and return the control socket that leads to it."""
-        for _ in range(STARTS):
-            await self.start()
-            server = self._server
-            control, theirs = socket.socketpair()
-            control.setblocking(False)
-            try:
-                with theirs:
-                    await _submit(server, theirs)
-                answer = await asyncio.get_running_loop().sock_recv(control, 1)
-                refusal = "" if answer in (b"+", b"") else await _receive(control)
-            except OSError:  # the server died before the program could start
-                answer, refusal = b"", ""
-            except BaseException:
-                control.close()
-                raise
-            if answer == b"+":
-                return control
-            control.close()
-            if refusal:
-                raise SandboxError(refusal.removeprefix("error "))
-            if self._server is server:
-                await self.close()
-        raise SandboxError("the server that starts programs keeps dying")
-
     def _request(self, program: Program) -> bytes:
-        request = {
-            "argv": list(program.argv),
-            "python": str(program.python) if program.python else None,
-            "env": dict(program.env),
-            "cwd": str(program.cwd),
-            "scratch": str(program.scratch),
-            "grace": self.grace,
-        }
-        text = json.dumps(request).encode()
-        return len(text).to_bytes(4, "big") + text
-
-    async def _stop(self, control: socket.socket) -> None:
-        try:
-            control.shutdown(socket.SHUT_WR)
-            async with asyncio.timeout(LAST_WORDS):
-                await _receive(control)
-        except (OSError, TimeoutError):
-            return  # the guardian is gone, or waits for uninterruptible I/O; nothing more can be done
+        return framed(
+            {
+                "argv": list(program.argv),
+                "python": str(program.python) if program.python else None,
+                "name": self.server.setup.name,
+                "arguments": list(program.arguments),
+                "env": dict(program.env),
+                "cwd": str(program.cwd),
+                "directories": list(map(str, program.directories)),
+                "grace": self.grace,
+            }
+        )
 
 
-async def _submit(server: socket.socket | None, guardian: socket.socket) -> None:
-    while server is not None:
-        try:
-            socket.send_fds(server, [b"1"], [guardian.fileno()])
-        except BlockingIOError:  # more programs are waiting to be started than a socket holds
-            await asyncio.sleep(0.01)
-        else:
-            return
+async def _stop(control: socket.socket, guardian: int) -> None:
+    """Have a guardian end its program, and wait until it has."""
+    try:
+        control.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(LAST_WORDS):
+            await _receive(control)
+    except TimeoutError:
+        # Its script can have stopped it. The server ends what it leaves; uninterruptible I/O nobody can end.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(guardian, signal.SIGKILL)
+    except OSError:
+        return  # the guardian is gone
 
 
 async def _receive(control: socket.socket) -> str:
+    """Everything up to the end."""
     received = b""
     while more := await asyncio.get_running_loop().sock_recv(control, 256):
         received += more
@@ -215,10 +155,12 @@ def _ended(status: str, tail: str) -> Ended:
     kind, _, value = status.strip().partition(" ")
     if kind == "error":
         raise SandboxError(value)
-    if kind != "exit" or value == "None":
+    if kind not in ("exit", "limit") or value == "None":
         return Ended(None, "was ended together with the process that watches it", tail)
+    if kind == "limit":
+        return Ended(None, "was ended", tail, value)
     code = os.waitstatus_to_exitcode(int(value))
     if code >= 0:
         return Ended(code, f"exited with code {code}", tail)
     hint = ", perhaps because memory ran out" if -code == signal.SIGKILL else ""
-    return Ended(None, f"was ended by {signal.Signals(-code).name}{hint}", tail)
+    return Ended(None, f"was ended by {signal.Signals(-code).name}{hint}", tail, LIMIT_SIGNALS.get(-code))

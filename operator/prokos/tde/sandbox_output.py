@@ -1,4 +1,4 @@
-"""Following the output of a program: its lines to the log, in bounded memory."""
+"""Following the output of a program: its lines to the log, in bounded memory and without secrets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from prokos.tde.script_redaction import Redactor
 
 LINE_LIMIT = 8192
 """Longest line of output in bytes; a longer one is cut into several."""
@@ -35,22 +37,24 @@ class Budget:
         return True
 
     def report(self, log: Callable[[str, str], None]) -> None:
-        """Say what was dropped."""
+        """Say how much was dropped in all."""
         if self.dropped:
             log("stderr", f"... {self.dropped} more bytes of output were dropped (limit {self.limit})")
 
 
 class Output(asyncio.Protocol):
-    """One stream of output: its lines go to the log, its last bytes are kept."""
+    """One stream of output: its lines go to the log, its last bytes are kept; both without secrets."""
 
-    def __init__(self, stream: str, log: Callable[[str, str], None], budget: Budget) -> None:
+    def __init__(self, stream: str, log: Callable[[str, str], None], budget: Budget, redactor: Redactor) -> None:
         self.stream = stream
         self.log = log
         self.budget = budget
+        self.redactor = redactor
         self.writer = -1
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line = b""
         self._tail = b""
+        self._tail_limit = TAIL_LIMIT + redactor.longest
 
     async def __aenter__(self) -> Self:
         reader, self.writer = os.pipe()
@@ -70,16 +74,18 @@ class Output(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the program wrote."""
-        self._tail = (self._tail + data[-TAIL_LIMIT:])[-TAIL_LIMIT:]
+        self._tail = (self._tail + data[-self._tail_limit :])[-self._tail_limit :]
         if not self.budget.left:
             self.budget.dropped += len(data)
             return
         *lines, self._line = (self._line + data).split(b"\n")
         for line in lines:
             self._emit(line)
-        if len(self._line) >= LINE_LIMIT:
-            self._emit(self._line)
-            self._line = b""
+        if len(self._line) >= LINE_LIMIT + self.redactor.longest:
+            # What may be the first part of a secret waits for the rest of it.
+            at = self.redactor.cut_before(self._line, len(self._line) - max(self.redactor.longest - 1, 0))
+            self._emit(self._line[:at])
+            self._line = self._line[at:]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the end of the stream."""
@@ -90,14 +96,21 @@ class Output(asyncio.Protocol):
             self.ended.set_result(None)
 
     def _emit(self, line: bytes) -> None:
+        line = self.redactor.clear(line)
         for start in range(0, max(len(line), 1), LINE_LIMIT):
             piece = line[start : start + LINE_LIMIT]
+            left = self.budget.left
             if self.budget.take(len(piece), LINE_COST):
                 self.log(self.stream, printable(piece))
+            elif left:
+                self.log("stderr", f"... the output is cut here: more than {self.budget.limit} bytes of log")
 
     def tail(self) -> str:
         """The last lines, about `TAIL_LIMIT` bytes."""
-        return "\n".join(printable(line) for line in self._tail.split(b"\n")).strip()
+        tail = self._tail
+        if len(tail) == self._tail_limit:  # its beginning may be the last part of a secret
+            tail = tail[self.redactor.cut_after(tail, self.redactor.longest) :]
+        return "\n".join(printable(line) for line in self.redactor.clear(tail).split(b"\n")).strip()
 
 
 def printable(line: bytes) -> str:

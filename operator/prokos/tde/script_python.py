@@ -1,4 +1,4 @@
-"""Runs a user's Python script as the process that `script_harness` has made for it.
+"""Runs a user's Python script in the process that its guardian has made for it.
 
 The script defines `main(input)` and returns its result, or assigns `output`; it raises `BusinessError`,
 `RetryableFailure` or `FatalFailure`, which are there without an import. Standard library only.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import atexit
 import contextlib
+import functools
 import inspect
 import json
 import linecache
@@ -18,8 +19,8 @@ import traceback
 import types
 from typing import Any, NoReturn
 
-FILE = "script.py"
-"""The script's name in tracebacks."""
+INLINE = "script.py"
+"""The name in tracebacks of a script that is no file of its own."""
 EX_CONFIG = 78
 """Exit code of a failure that no further attempt can mend; from sysexits.h."""
 
@@ -51,7 +52,22 @@ class FatalFailure(Exception):  # noqa: N818 - "failure" is the engine's word fo
 FAILURES = (BusinessError, RetryableFailure, FatalFailure)
 
 
-def run(path: str) -> NoReturn:
+@functools.cache
+def compiled(source: str, name: str) -> tuple[types.CodeType, bool]:
+    """Compile a script; whether it defines `main` too.
+
+    What the server has compiled, the processes of the tasks find here when they are forked.
+
+    Raises:
+        SyntaxError, ValueError: It is no Python.
+    """
+    tree = ast.parse(source, name)
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    defines_main = any(isinstance(node, functions) and node.name == "main" for node in tree.body)
+    return compile(tree, name, "exec"), defines_main
+
+
+def run(path: str, name: str, arguments: list[str]) -> NoReturn:
     """Run the script, and end this process as an interpreter does when its script ends.
 
     The interpreter's own end would free every object and so copy every page shared with the process it was forked
@@ -59,7 +75,7 @@ def run(path: str) -> NoReturn:
     """
     code = 0
     try:
-        _run(path)
+        _run(path, name, arguments)
     except SystemExit as stop:
         if isinstance(stop.code, int):
             code = stop.code
@@ -81,26 +97,25 @@ def run(path: str) -> NoReturn:
     os._exit(code & 0xFF)
 
 
-def _run(path: str) -> None:
+def _run(path: str, name: str, arguments: list[str]) -> None:
     """Run the script, and write what it returns, assigns or raises to the files of the contract.
 
     A script that defines `main` is loaded as module `script`, so that its `if __name__ == "__main__"` does not
     run `main` a first time; any other is run as `__main__`.
     """
-    sys.argv = [FILE]
+    sys.argv = [name, *arguments]
+    if name != INLINE:
+        sys.path.insert(0, os.path.dirname(path))  # noqa: PTH120 - pathlib would add to every script's start
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # text streams on pipes
     with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib would add to every script's start
         source = file.read()
-    linecache.cache[FILE] = (len(source), None, source.splitlines(keepends=True), FILE)
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     try:
-        tree = ast.parse(source, FILE)
-        code = compile(tree, FILE, "exec")
+        code, defines_main = compiled(source, name)
     except (SyntaxError, ValueError) as error:
         traceback.print_exception(error.with_traceback(None))
         sys.exit(EX_CONFIG)
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    defines_main = any(isinstance(node, functions) and node.name == "main" for node in tree.body)
     module = types.ModuleType("script" if defines_main else "__main__")
     sys.modules[module.__name__] = module
     with open(os.environ["PROKOS_INPUT"], encoding="utf-8") as file:  # noqa: PTH123

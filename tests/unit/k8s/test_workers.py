@@ -148,3 +148,12 @@ def test_an_image_of_the_users_runs_beside_the_worker_as_restricted_as_it():
         "TOKEN": {"secretKeyRef": {"name": "api", "key": "t"}},
     }
     assert {mount["name"] for mount in beside["volumeMounts"]} == {"work", "tmp"}
+
+
+def test_a_script_of_a_config_map_is_mounted_where_the_worker_looks_for_it():
+    script = {"language": "python", "configMapRef": {"name": "scripts", "key": "price.py"}}
+    pod = template(executor(script=script))["spec"]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "script"]
+    assert volume["configMap"] == {"name": "scripts", "items": [{"key": "price.py", "path": "price.py"}]}
+    (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "script"]
+    assert mount["mountPath"] == "/var/run/prokos/script"
