@@ -9,10 +9,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := requirements/dev.txt
 
-.PHONY: help setup demo test lint types layers bpmn unit engine faults chaos engine-8.8 lock format clean
+.PHONY: help setup demo test lint types layers bpmn crds unit engine faults chaos bench soak engine-8.8 \
+	cluster cluster-demo cluster-down cluster-images cluster-tests lock format clean
 
 help: ## List the targets
-	@grep -hE '^[a-z0-9.-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9.-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Install everything into .venv, at the locked versions
 
@@ -31,12 +32,16 @@ lint: setup ## Style: ruff
 
 types: setup ## Types: mypy, strict
 	@$(BIN)/mypy
+	@MYPYPATH=operator:tests $(BIN)/mypy -p benchmarks --follow-imports silent
 
 layers: setup ## Which package may import which: import-linter
 	@$(BIN)/lint-imports
 
 bpmn: setup ## The kernel's and the examples' BPMN: bpmnlint with Camunda's rules
 	@$(BIN)/python hack/lint-bpmn.py
+
+crds: setup ## The CRDs, made from the models: crds/ and the chart prokos-crds
+	@$(BIN)/python hack/crds.py
 
 unit: setup ## Unit tests
 	@$(BIN)/pytest tests/unit -q
@@ -52,11 +57,34 @@ faults: setup ## Kill and pause everything under load, and check what is promise
 chaos: setup ## A random campaign of faults: 10 minutes, see hack/chaos.py --help
 	@$(BIN)/python hack/chaos.py
 
+bench: setup ## Figures: dispatched tasks beside a worker written by hand; 6 minutes, see benchmarks/README.md
+	@$(BIN)/python hack/warm-engine.py
+	@$(BIN)/python -m benchmarks.bench
+
+soak: setup ## An hour of steady work: does memory stay flat?
+	@$(BIN)/python hack/warm-engine.py
+	@$(BIN)/python -m benchmarks.soak
+
 NEWER := 8.8.21
 NEWER_TESTS := outcomes foreign router_llm kernel_bpmn_deploys
 
 engine-8.8: setup ## The same tests, as far as they need no disk, on Camunda's newer in-memory engine
 	@PROKOS_TEST_ENGINE=$(NEWER) $(BIN)/pytest -q $(NEWER_TESTS:%=tests/engine/test_%.py)
+
+cluster: setup ## A real Kubernetes cluster: kind with Docker, else one node made of processes (root, Debian)
+	@$(BIN)/python -m hack.cluster up
+
+cluster-images: setup ## Build our images, and load them into the cluster if it is up
+	@$(BIN)/python -m hack.cluster images
+
+cluster-demo: setup ## The order example on the cluster: operator, executors, one order
+	@$(BIN)/python -m hack.cluster demo
+
+cluster-down: setup ## Take the cluster down; what was built stays in ~/.cache/prokos
+	@$(BIN)/python -m hack.cluster down
+
+cluster-tests: setup ## Tests on the cluster; one that is not up is brought up and taken down
+	@$(BIN)/pytest tests/cluster -q
 
 format: setup ## Format the code
 	@$(BIN)/ruff check --fix-only -q .

@@ -48,13 +48,15 @@ ONLY_EMBEDDED = ("is for the embedded home", "is an engine of prokos dev")
 
 @pytest.fixture(scope="module")
 def crds(cluster: Cluster) -> Iterator[Cluster]:
-    """A cluster with the CRDs of this tree; taken away again if there were none."""
+    """A cluster with the CRDs of this tree; release and CRDs are taken away again if they were not there."""
     there = cluster.kubectl("get", "crd", "--ignore-not-found", "-o", "name", *CRDS)
+    installed = cluster.helm("list", "--short", "--filter", f"^{RELEASE}$")
     cluster.helm("upgrade", "--install", RELEASE, CHART, "--take-ownership")
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", *CRDS)
     yield cluster
-    if not there:
+    if not installed:
         cluster.helm("uninstall", RELEASE)
+    if not there:
         cluster.kubectl("delete", "crd", "--timeout=60s", *CRDS)
 
 

@@ -85,6 +85,17 @@ async def test_the_broker_answers(engine):
     assert (topology.brokers, topology.partitions, topology.healthy_leaders) == (1, 1, 1)
 
 
+async def test_what_the_probes_ask_for_is_there(engine):
+    """A probe of a path that the broker does not have would end one that is well, minutes later."""
+    pods = json.loads(engine.kubectl("get", "statefulset/engine", "-o", "json"))["spec"]["template"]["spec"]
+    probes = [pods["containers"][0][f"{name}Probe"] for name in ("startup", "readiness", "liveness")]
+    paths = {probe["httpGet"]["path"] for probe in probes if "httpGet" in probe}
+    assert paths
+    service = f"/api/v1/namespaces/{engine.namespace}/services/engine-zeebe-gateway:management/proxy"
+    for path in paths:
+        assert json.loads(engine.kubectl("get", "--raw", service + path))["status"] == "UP"
+
+
 async def test_a_pod_that_is_deleted_comes_back_with_its_state(engine):
     async with engine.client() as client:
         await client.deploy({"waits.bpmn": WAITS})
