@@ -24,8 +24,9 @@ LINTER = ROOT / "hack" / "bpmn-lint"
 
 MAPPINGS = [{"source": '=if total > 0 then "due" else "free"', "target": "order.state"}]
 TDES: dict[str, dict[str, Any]] = {
-    "plain": {"description": "", "inputs": [], "outputs": []},
-    "mapped": {"description": "Maps its input & output.", "inputs": MAPPINGS, "outputs": MAPPINGS},
+    "plain": {"description": "", "inputs": [], "outputs": [], "awaits": False},
+    "mapped": {"description": "Maps its input & output.", "inputs": MAPPINGS, "outputs": MAPPINGS, "awaits": False},
+    "awaiting": {"description": "Awaits callbacks.", "inputs": [], "outputs": MAPPINGS, "awaits": True},
 }
 """The kinds of TDE that the template can make, by the name they get."""
 

@@ -96,6 +96,7 @@ def deploy_tde(workers: Workers, name: str, inputs: dict[str, str], outputs: dic
         description='Says "5 < 6" & more',
         inputs=[{"source": source, "target": target} for target, source in inputs.items()],
         outputs=[{"source": source, "target": target} for target, source in outputs.items()],
+        awaits=False,
     )
     assert workers.deploy({f"tde-{name}.bpmn": xml}) == {f"tde-{name}"}
 

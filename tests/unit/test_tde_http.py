@@ -7,109 +7,26 @@ import contextlib
 import gzip
 import json
 import ssl
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-import structlog
 import trustme
 from aiohttp import web
 from pydantic import ValidationError
 
 from prokos.resources.http_settings import HttpSettings
-from prokos.tde import BusinessError, Context, Environment, FatalFailure, RetryableFailure, Secrets
-from prokos.tde.http import HttpExecutor
+from prokos.tde import BusinessError, FatalFailure, RetryableFailure, Secrets
 from prokos.tde.http_response import LONGEST_WAIT, retry_after
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from prokos.tde.addresses import Resolver
-
-SECRETS = Secrets({"token": "s3cr3t-token", "password": "pa55 word", "split": "a\nb"})
-LOOPBACK = ["127.0.0.0/8"]
-
-
-def context(seconds: float = 5) -> Context:
-    return Context("4711-3", timedelta(seconds=seconds), structlog.get_logger())
-
-
-def resolving_to(*addresses: str) -> Resolver:
-    async def resolver(host: str, port: int) -> list[str]:
-        return list(addresses)
-
-    return resolver
-
-
-@dataclass
-class Service:
-    """A server that answers every request with `answer` and remembers what came."""
-
-    port: int = 0
-    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]] | None = None
-    requests: list[web.BaseRequest] = field(default_factory=list)
-    bodies: list[bytes] = field(default_factory=list)
-
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.requests.append(request)
-        self.bodies.append(await request.read())
-        assert self.answer is not None
-        return await self.answer(request)
-
-    def answers(self, *args: Any, **kwargs: Any) -> None:
-        async def answer(request: web.BaseRequest) -> web.Response:
-            return web.Response(*args, **kwargs)
-
-        self.answer = answer
-
-    def answers_json(self, value: Any, status: int = 200) -> None:
-        self.answers(text=json.dumps(value), content_type="application/json", status=status)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-
-@contextlib.asynccontextmanager
-async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Service]:
-    service = Service()
-    service.answers_json({"ok": True})
-    runner = web.ServerRunner(web.Server(service.handle, access_log=None), shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
-        await site.start()
-        service.port = runner.addresses[0][1]
-        yield service
-    finally:
-        await runner.cleanup()
+from unit.http_bench import Service, call, context, executing, resolving_to, serving
 
 
 @pytest.fixture
 async def service() -> AsyncIterator[Service]:
     async with serving() as started:
         yield started
-
-
-async def call(
-    data: dict[str, Any] | None = None,
-    *,
-    secrets: Secrets = SECRETS,
-    resolver: Resolver | None = None,
-    seconds: float = 5,
-    **settings: Any,
-) -> dict[str, Any]:
-    settings.setdefault("allowed_networks", LOOPBACK)
-    environment = Environment("pay", Path(), 4, secrets)
-    executor = HttpExecutor(HttpSettings(**settings), environment, **({"resolver": resolver} if resolver else {}))
-    await executor.start()
-    try:
-        return await executor.execute(data or {}, context(seconds))
-    finally:
-        await executor.close()
 
 
 # Requests
@@ -187,11 +104,9 @@ async def test_cookies_of_one_task_do_not_reach_another(service: Service) -> Non
         return response
 
     service.answer = answer
-    executor = HttpExecutor(HttpSettings(url=service.url, allowed_networks=LOOPBACK), Environment("x", Path(), 1))
-    await executor.start()
-    for _ in range(2):
-        await executor.execute({}, context())
-    await executor.close()
+    async with executing(url=service.url) as executor:
+        for _ in range(2):
+            await executor.execute({}, context())
     assert "Cookie" not in service.requests[1].headers
 
 
@@ -203,10 +118,8 @@ async def test_runs_as_many_calls_at_once_as_the_executor_may(service: Service) 
         return web.json_response({})
 
     service.answer = answer
-    executor = HttpExecutor(HttpSettings(url=service.url, allowed_networks=LOOPBACK), Environment("x", Path(), 4))
-    await executor.start()
-    await asyncio.gather(*(executor.execute({}, context()) for _ in range(4)))
-    await executor.close()
+    async with executing(url=service.url) as executor:
+        await asyncio.gather(*(executor.execute({}, context()) for _ in range(4)))
     assert len(service.requests) == 4
 
 
@@ -612,13 +525,10 @@ async def test_a_cancelled_call_frees_its_connection(service: Service) -> None:
         return web.json_response({"ok": True})
 
     service.answer = silent
-    settings = HttpSettings(url=service.url + "/{path}", allowed_networks=LOOPBACK)
-    executor = HttpExecutor(settings, Environment("x", Path(), 1))
-    await executor.start()
-    slow = asyncio.create_task(executor.execute({"path": "slow"}, context(60)))
-    await arrived.wait()
-    slow.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await slow
-    assert await executor.execute({"path": "quick"}, context()) == {"ok": True}
-    await executor.close()
+    async with executing(url=service.url + "/{path}", concurrency=1) as executor:
+        slow = asyncio.create_task(executor.execute({"path": "slow"}, context(60)))
+        await arrived.wait()
+        slow.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await slow
+        assert await executor.execute({"path": "quick"}, context()) == {"ok": True}

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from helpers import wait_until
-from prokos.engine import NotFoundError, PayloadTooLargeError, RejectedError
+from prokos.engine import NotFoundError, PayloadTooLargeError, RejectedError, WrongStateError
 from prokos.tde import BusinessError, Context, FatalFailure, RetryableFailure
 from prokos.tde.lease import TDE_LEASE, VERIFY_AFTER_MS
+from prokos.tde.report import ASK_AGAIN
 from unit.builders import LEASE_MS, task
 from unit.tde_bench import PARENT, TDE, TDE_INSTANCE, Bench, dispatched
 
@@ -223,13 +224,27 @@ async def test_a_task_that_may_have_ended_is_asked_for_first(given):
     assert commands[1] == ("complete", PARENT, {"paid": None})
 
 
-@pytest.mark.parametrize("error", [NotFoundError("no such job"), RejectedError("it is not active")])
-async def test_a_task_that_ended_before_is_not_executed_and_its_tde_cancelled(error):
+@pytest.mark.parametrize(
+    ("error", "retries"), [(NotFoundError("no such job"), 3), (WrongStateError("it is not active"), 1)]
+)
+async def test_a_task_that_ended_before_is_not_executed_and_its_tde_cancelled(error, retries):
     bench = Bench(succeed)
     bench.engine.refusals["extend", PARENT] = error
-    assert await bench.does(dispatched(tagged=task(PARENT, verify=True))) == [("cancel", TDE_INSTANCE)]
+    given = dispatched(tagged=task(PARENT, verify=True), retries=retries)
+    assert await bench.does(given) == [("cancel", TDE_INSTANCE)]
     assert bench.executor.inputs == []
     assert bench.hints.sent == [(PARENT, "gone")]
+
+
+@pytest.mark.parametrize("retries", [3, 2])
+async def test_a_task_whose_lease_is_over_for_a_moment_is_asked_for_again_by_the_same_tde(retries):
+    bench = Bench(succeed)
+    bench.engine.refusals["extend", PARENT] = WrongStateError("it is not active")
+    given = dispatched(tagged=task(PARENT, verify=True), retries=retries)
+    (command,) = await bench.does(given)
+    assert command == ("fail", TDE, "the task's lease is over", retries - 1, ASK_AGAIN)
+    assert bench.executor.inputs == []
+    assert bench.hints.sent == []
 
 
 def test_a_second_execution_always_asks_for_its_task():

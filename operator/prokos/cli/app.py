@@ -183,6 +183,56 @@ def publish(
 
 
 @app.command()
+def callback(
+    token: Annotated[str, typer.Argument(help="What the service was given with the call.")],
+    result: Annotated[str | None, typer.Option(help="The result, as JSON.")] = None,
+    error: Annotated[str | None, typer.Option(help="A business error with this code.")] = None,
+    failure: Annotated[str | None, typer.Option(help="A technical failure with this message.")] = None,
+    message: Annotated[str, typer.Option(help="Of the error.")] = "",
+    var: Vars = None,
+    final: Annotated[bool, typer.Option("--final", help="Do not try again after the failure.")] = False,
+    state: State = None,
+) -> None:
+    """Bring the result of a long call that a task waits for.
+
+    Variables are those of the error.
+    """
+    from prokos.cli.callback import send_callback
+    from prokos.cli.variables import read_json, read_variables
+
+    if sum(given is not None for given in (result, error, failure)) != 1:
+        raise typer.BadParameter("give exactly one of --result, --error and --failure")
+    if result is not None:
+        brought: dict[str, Any] = {"result": read_json("--result", result)}
+    elif error is not None:
+        brought = {"error": {"code": error, "message": message, "variables": read_variables(var or [], None)}}
+    else:
+        brought = {"failure": {"message": failure, "retryable": not final}}
+    raise typer.Exit(run_async(send_callback(token, brought, state)))
+
+
+@app.command()
+def receive(
+    secret_env: Annotated[
+        list[str], typer.Option(help="Environment variable with the secret of an executor's callbacks. Repeatable.")
+    ],
+    listen: Annotated[str, typer.Option(help="Where to listen, HOST:PORT.")] = "127.0.0.1:8090",
+    state: State = None,
+) -> None:
+    """Take results of long calls over HTTP.
+
+    Services POST them to /TOKEN, errors to /TOKEN/error and failures to /TOKEN/failure.
+    """
+    import os
+
+    from prokos.cli.callback import receive_callbacks
+
+    if missing := [name for name in secret_env if not os.environ.get(name)]:
+        raise typer.BadParameter(f"environment variable {missing[0]} is not set")
+    raise typer.Exit(run_async(receive_callbacks(listen, [os.environ[name] for name in secret_env], state)))
+
+
+@app.command()
 def cancel(
     instance: Annotated[int, typer.Argument(help="Process instance key.")],
     state: State = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import sys
@@ -78,8 +79,10 @@ def print_error(message: str) -> None:
 
 def print_note(message: str) -> None:
     """Say how long work gets on, on standard error, so that results can be piped."""
-    sys.stderr.write(message + "\n")
-    sys.stderr.flush()
+    # A note that cannot be written, as on a full disk, must not end the work it is about.
+    with contextlib.suppress(OSError):
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
 
 
 def print_problems(problems: Iterable[Problem]) -> None:

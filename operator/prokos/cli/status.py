@@ -52,7 +52,7 @@ def executor_row(executor: Mapping[str, Any]) -> dict[str, Any]:
 def print_status(status: Mapping[str, Any]) -> None:
     """Print the kernel's status."""
     engine, pdo = status["engine"], status["pdo"]
-    detail = f"version {engine['version']}" if engine.get("version") else engine.get("message", "")
+    detail = engine.get("message") or f"version {engine['version']}"
     print(f"Engine     {'ready' if engine['ready'] else 'NOT READY'}   {engine['address']}   {detail}")  # noqa: T201
     print(f"Kernel     {'booted' if status['booted'] else 'booting'}   version {status['version']}")  # noqa: T201
     for shard in pdo.get("shards", []):

@@ -33,6 +33,20 @@ def read_variables(pairs: list[str], file: str | None) -> dict[str, Any]:
     return variables
 
 
+def read_json(option: str, text: str) -> Any:
+    """A JSON value from the command line.
+
+    Raises:
+        typer.BadParameter: It is none; the message says where.
+    """
+    from prokos.tde.json_text import parse_json
+
+    try:
+        return parse_json(text.encode())
+    except ValueError as error:
+        raise typer.BadParameter(f"{option}: not JSON: {error}") from error
+
+
 def _read_file(file: str) -> dict[str, Any]:
     try:
         text = typer.get_text_stream("stdin").read() if file == "-" else Path(file).read_text()

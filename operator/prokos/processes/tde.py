@@ -37,7 +37,8 @@ def render_tde(executor: TaskExecutor) -> bytes:
     """Render the TDE process of an executor.
 
     Args:
-        executor: The executor. Only its name, description, inputs and outputs matter.
+        executor: The executor. Only its name, description, inputs and outputs matter, and whether it awaits
+            callbacks.
 
     Returns:
         BPMN XML in UTF-8, the same bytes for the same executor.
@@ -51,6 +52,7 @@ def render_tde(executor: TaskExecutor) -> bytes:
             description=_xml_text(spec.description),
             inputs=_mappings(spec.inputs),
             outputs=_mappings(spec.outputs),
+            awaits=spec.http is not None and spec.http.callback is not None,
         )
     )
     return text.encode()

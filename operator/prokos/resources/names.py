@@ -14,6 +14,12 @@ USER_TASK_JOB_TYPE = "io.camunda.zeebe:userTask"
 FOREIGN_JOB_TYPE_PREFIXES = ("io.camunda:", "io.camunda.")
 """Job types that Camunda's own workers serve: connectors, agents, user tasks."""
 
+CALLBACK_MESSAGE = "prokos.callback"
+"""Name of the message that brings a long call's result; its correlation key is the token of the call."""
+
+TDE_RESULT_ELEMENT = "Result"
+"""Id of the TDE's task that reports what a callback brought."""
+
 
 def tde_process_id(name: str) -> str:
     """BPMN process id of the TDE of the executor `name`."""

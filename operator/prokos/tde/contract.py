@@ -1,8 +1,9 @@
-"""The executor contract: what one attempt of a task gets, and the four ways it can end.
+"""The executor contract: what one attempt of a task gets, and the ways it can end.
 
 An executor returns its output (the task completes), or raises `BusinessError` (the process catches it as a
 BPMN error), `RetryableFailure` (the task is tried again after a back-off) or `FatalFailure` (an incident, at
-once: trying again cannot help). Any other exception counts as a `RetryableFailure`.
+once: trying again cannot help). Any other exception counts as a `RetryableFailure`. An executor whose TDE can wait
+(`http` with `callback`) may also raise `AwaitCallback`: its result comes later, by message.
 
 Execution is at least once: an executor whose effects must not repeat uses `Context.idempotency_key`, which is
 the same in every attempt of a task.
@@ -44,6 +45,15 @@ class RetryableFailure(Exception):  # noqa: N818 - "failure" is the engine's wor
 
 class FatalFailure(Exception):  # noqa: N818 - "failure" is the engine's word for it
     """A technical failure that no further attempt can mend; the task becomes an incident at once."""
+
+
+class AwaitCallback(Exception):  # noqa: N818 - no error: the work goes on elsewhere
+    """The result comes later, as message `prokos.callback` with this token as correlation key."""
+
+    def __init__(self, token: str, timeout: timedelta) -> None:
+        super().__init__(f"awaits its callback for {timeout}")
+        self.token = token
+        self.timeout = timeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +186,10 @@ class Executor(ABC, Generic[Input, Output]):
         It is cancelled when its time is over or its task is gone; an executor that started something outside
         this coroutine ends it then.
         """
+
+    async def resume(self, result: Any, context: Context) -> Output:
+        """Turn the result that a callback brought into an output; may raise what `execute` raises."""
+        raise FatalFailure(f"executors of type {type(self).__name__} await no callbacks")
 
     @classmethod
     def parse_input(cls, data: Mapping[str, Any]) -> Any:

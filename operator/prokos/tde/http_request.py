@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -11,65 +10,62 @@ from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
 import httpx
 import uritemplate
 
-from prokos.resources.http_settings import fixed_origin
+from prokos.resources.http_text import fixed_origin
 from prokos.tde.contract import FatalFailure
+from prokos.tde.http_fields import MISSING, find
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from prokos.resources.http_settings import HttpSettings
-    from prokos.tde.contract import Secrets
+    from prokos.tde.http_body import Body
 
-_BODY_METHODS = {"POST", "PUT", "PATCH"}
-_IDEMPOTENCY_METHODS = _BODY_METHODS | {"DELETE"}
+IDEMPOTENCY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+_KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
+"""What an idempotency key may be: most services take no more than 255 characters."""
 
 
 def build_request(
-    settings: HttpSettings, data: Mapping[str, Any], secrets: Secrets, idempotency_key: str
+    settings: HttpSettings,
+    data: Mapping[str, Any],
+    body: Body | None,
+    idempotency_key: str,
+    extra: Mapping[str, str],
 ) -> httpx.Request:
-    """Build the request.
+    """Build the request, without what authenticates it.
+
+    Args:
+        settings: The executor's.
+        data: The task's input.
+        body: What is sent.
+        idempotency_key: The task's own key, for settings that name no other.
+        extra: Headers beside those of the settings.
 
     Raises:
         FatalFailure: The input lacks a field the settings name, or makes a URL that would lead elsewhere.
     """
-    content = _body(settings, data)
     headers = httpx.Headers({"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "prokos"})
-    if content is not None:
-        headers["Content-Type"] = "application/json"
-    if settings.method in _IDEMPOTENCY_METHODS:
-        headers["Idempotency-Key"] = idempotency_key
+    if settings.response_format not in ("auto", "json"):
+        headers["Accept"] = "*/*"
+    if body is not None:
+        headers["Content-Type"] = body.content_type
+    if settings.method in IDEMPOTENCY_METHODS:
+        headers[settings.idempotency.header] = _idempotency_key(settings, data, idempotency_key)
     headers.update(settings.headers)
-    headers.update(auth_headers(settings, secrets))
+    headers.update(extra)
     for name in [name for name, value in headers.items() if not value]:
         del headers[name]
+    content = None if body is None else body.content
     try:
         return httpx.Request(settings.method, build_url(settings, data), headers=headers, content=content)
     except httpx.InvalidURL as error:
         raise FatalFailure(f"spec.http.url becomes no valid URL with this input: {error}") from None
 
 
-def auth_headers(settings: HttpSettings, secrets: Secrets) -> dict[str, str]:
-    """The headers that authenticate a call.
-
-    Raises:
-        FatalFailure: A secret is not declared, or cannot be sent in a header.
-    """
-    auth = settings.auth
-    if auth is None:
-        return {}
-    if auth.bearer is not None:
-        headers, name = {"Authorization": f"Bearer {secrets[auth.bearer]}"}, auth.bearer
-    elif auth.basic is not None:
-        credentials = f"{auth.basic.username}:{secrets[auth.basic.password]}".encode()
-        headers, name = {"Authorization": f"Basic {base64.b64encode(credentials).decode()}"}, auth.basic.password
-    else:
-        assert auth.api_key is not None  # noqa: S101 - the model holds exactly one of the three
-        headers, name = {auth.api_key.header: secrets[auth.api_key.secret]}, auth.api_key.secret
-    if not all(re.fullmatch(r"[\x20-\x7e]+", value) for value in headers.values()):
-        raise FatalFailure(
-            f"secret {name!r} cannot be sent in a header: it is empty, or has a line break or other control character"
-        )
-    return headers
+def is_repeatable(request: httpx.Request, idempotency_header: str) -> bool:
+    """Whether a request may be sent twice: its method is idempotent (RFC 9110, 9.2.2), or it carries a key."""
+    return request.method in ("GET", "HEAD", "PUT", "DELETE") or idempotency_header in request.headers
 
 
 def build_url(settings: HttpSettings, data: Mapping[str, Any]) -> str:
@@ -106,30 +102,29 @@ def build_url(settings: HttpSettings, data: Mapping[str, Any]) -> str:
         pairs = [(parameter, _text(each, name)) for each in values if each is not None]
         if any(not isinstance(text, str) for _, text in pairs):
             raise FatalFailure(f"spec.http.query.{parameter}: the field {name!r} is neither a value nor a list of them")
-        query += [urlencode(pairs, quote_via=quote)] if pairs else []
+        try:
+            query += [urlencode(pairs, quote_via=quote)] if pairs else []
+        except UnicodeEncodeError:
+            raise FatalFailure(f"spec.http.query.{parameter}: {name!r} holds half of a surrogate pair") from None
     return urlunsplit((url.scheme, url.netloc, url.path, "&".join(query), ""))
 
 
-def _body(settings: HttpSettings, data: Mapping[str, Any]) -> bytes | None:
-    body = settings.body or ("input" if settings.method in _BODY_METHODS else "none")
-    if body == "none":
-        return None
-    value = data if body == "input" else _field(data, body, "spec.http.body")
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError) as error:
-        raise FatalFailure(f"spec.http.body: the input cannot be written as JSON: {error}") from None
+def _idempotency_key(settings: HttpSettings, data: Mapping[str, Any], task_key: str) -> str:
+    name = settings.idempotency.field
+    if name is None:
+        return task_key
+    key = _text(_field(data, name, "spec.http.idempotency.field"), name)
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise FatalFailure(
+            f"spec.http.idempotency.field: {name!r} must be a number, or a text of 1 to 255 ASCII characters"
+        )
+    return key
 
 
 def _field(data: Mapping[str, Any], name: str, where: str) -> Any:
-    """Find a field of the input: by its name, else by its path `a.b`."""
-    if name in data:
-        return data[name]
-    value: Any = data
-    for step in name.split("."):
-        if not isinstance(value, dict) or step not in value:
-            raise FatalFailure(f"{where} needs the field {name!r}, which the input does not have")
-        value = value[step]
+    value = find(data, name)
+    if value is MISSING:
+        raise FatalFailure(f"{where} needs the field {name!r}, which the input does not have")
     return value
 
 

@@ -8,18 +8,24 @@ a second look-up cannot lead elsewhere (DNS rebinding).
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpcore
 import httpx
 
 from prokos.tde.addresses import Resolver, reachable, resolve
+from prokos.tde.contract import RetryableFailure
+from prokos.tde.http_failures import UnsentFailure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
+    from prokos.resources.http_settings import HttpSettings
     from prokos.tde.addresses import Network
+    from prokos.tde.contract import Secrets
 
 KEEP_ALIVE = 30.0
 """Seconds an idle connection is kept; afterwards the host is looked up anew."""
@@ -45,7 +51,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
 
         Raises:
             FatalFailure: An address is not allowed.
-            RetryableFailure: The host cannot be resolved.
+            UnsentFailure: The host cannot be resolved.
             httpcore.ConnectError: No address answers.
         """
         try:
@@ -53,6 +59,8 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
                 addresses = await reachable(host, port, self._allowed, self._resolver)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(f"looking up {host} took too long") from error
+        except RetryableFailure as error:
+            raise UnsentFailure(str(error)) from error
         last: Exception = httpcore.ConnectError("no address")
         for index, address in enumerate(addresses):
             # The first address may be a black hole, so it does not get the time of the others.
@@ -126,15 +134,33 @@ class _Body(httpx.AsyncByteStream):
         await self._response.aclose()
 
 
-def tls_context(ca: str | None = None) -> ssl.SSLContext:
-    """Build the TLS settings of a client.
-
-    Args:
-        ca: PEM certificates of the authorities to trust, instead of the public ones.
+def tls_context(settings: HttpSettings, secrets: Secrets) -> ssl.SSLContext:
+    """Build the TLS settings of a client: whom it trusts, and how it identifies itself.
 
     Raises:
-        ValueError: `ca` holds no certificate.
+        ValueError: A secret holds no certificate, or no key that fits.
+        FatalFailure: A secret is not declared.
     """
+    context = _trusting(None if settings.ca_secret is None else secrets[settings.ca_secret])
+    if (own := settings.client_certificate) is not None:
+        password = None if own.password_secret is None else secrets[own.password_secret]
+        with (
+            _as_file(secrets[own.certificate_secret]) as certificate,
+            _as_file(secrets[own.key_secret]) as key,
+        ):
+            try:
+                # Without a password the library would ask for one on the terminal.
+                context.load_cert_chain(certificate, key, password or "")
+            except (ssl.SSLError, ValueError, OSError) as error:
+                reason = getattr(error, "reason", None) or type(error).__name__
+                raise ValueError(
+                    f"the secrets {own.certificate_secret!r} and {own.key_secret!r} of spec.http.clientCertificate are "
+                    f"no PEM certificate and its key, or the key's password is wrong: {reason}"
+                ) from None
+    return context
+
+
+def _trusting(ca: str | None) -> ssl.SSLContext:
     if ca is None:
         import certifi
 
@@ -143,3 +169,14 @@ def tls_context(ca: str | None = None) -> ssl.SSLContext:
         return ssl.create_default_context(cadata=ca)
     except (ssl.SSLError, ValueError) as error:
         raise ValueError(f"the secret named by spec.http.caSecret holds no PEM certificate: {error}") from error
+
+
+@contextmanager
+def _as_file(content: str) -> Iterator[str]:
+    """A path to content that the library takes from a file alone: in memory, so that no key lies on a disk."""
+    descriptor = os.memfd_create("prokos", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, content.encode())
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)

@@ -43,7 +43,22 @@ class Failed:
     kind = "failed"
 
 
-Outcome = Completed | Errored | Failed
+@dataclass(frozen=True, slots=True)
+class Awaiting:
+    """The attempt goes on elsewhere; a callback brings its outcome."""
+
+    token: str
+    seconds: float
+    """Longest wait."""
+    kind = "awaiting"
+
+    @property
+    def message(self) -> str:
+        """For people; the token is in the TDE."""
+        return f"awaits its callback for at most {self.seconds:g} s"
+
+
+Outcome = Completed | Errored | Failed | Awaiting
 
 
 def from_exception(error: Exception, secrets: Secrets) -> Errored | Failed:

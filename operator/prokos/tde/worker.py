@@ -11,19 +11,22 @@ import pydantic
 import structlog
 
 from prokos.engine import EngineError, JobSource, NotFoundError, RejectedError, Slots, WrongStateError
-from prokos.resources.names import tde_job_type, tde_output_job_type
-from prokos.tde.contract import Context, FatalFailure, TaggedTask
+from prokos.resources.names import TDE_RESULT_ELEMENT, tde_job_type, tde_output_job_type
+from prokos.tde.callback import await_callback, brought
+from prokos.tde.contract import AwaitCallback, Context, FatalFailure, TaggedTask
 from prokos.tde.lease import TDE_LEASE, LeaseLostError, TaskGoneError, keep, must_verify
 from prokos.tde.metrics import WorkerMetrics
-from prokos.tde.outcome import Completed, Failed, attempt_number, from_exception, retries_left
+from prokos.tde.outcome import Awaiting, Completed, Failed, attempt_number, from_exception, retries_left
 from prokos.tde.report import (
     INPUT_VARIABLE,
     OUTCOME_VARIABLE,
     OUTPUT_VARIABLE,
     TASK_VARIABLE,
+    Parent,
     end_tde,
     not_accepted,
-    parent_waits,
+    put_back,
+    renew_parent,
     report,
     report_to_parent,
 )
@@ -115,15 +118,14 @@ class TdeWorker:
             lease=self.lease,
             slots=slots,
             poll_interval=POLL_INTERVAL,
-            exclusive=True,
         )
 
-        async def start(job: Job) -> None:
+        async def start(job: Job) -> asyncio.Task[None] | None:
             if job.key in self._working:
                 # Offered again while we were held up, or by an engine that died and forgot that it had been.
                 self.log.info("a job that is worked on already came again", tde_job=job.key)
                 slots.release()
-                return
+                return None
             self._working.add(job.key)
             attempt = asyncio.create_task(work(job))
             self._attempts.add(attempt)
@@ -136,6 +138,7 @@ class TdeWorker:
                     self.log.error("attempt broke off; its lease brings it back", tde_job=job.key, exc_info=error)
 
             attempt.add_done_callback(ended)
+            return attempt
 
         await source.run(start)
 
@@ -143,9 +146,15 @@ class TdeWorker:
         variables = job.variables
         task = _tagged(variables)
         log = self.log.bind(**_tags(task, job))
-        if task and must_verify(task, job, self.lease) and not await parent_waits(self.client, task):
-            await self._give_up(job, task, log, "the task ended before it was executed")
-            return
+        resumes = job.element_id == TDE_RESULT_ELEMENT
+        if task and (resumes or must_verify(task, job, self.lease)):
+            parent = await renew_parent(self.client, task)
+            if parent is Parent.UNLEASED and not resumes and await put_back(self.client, job):
+                return
+            # A result that has come is reported, whatever PDO has the task just now.
+            if parent is Parent.GONE or (parent is Parent.UNLEASED and not resumes):
+                await self._give_up(job, task, log, f"the task does not wait for this TDE: it is {parent.value}")
+                return
         started, ending = time.monotonic(), "stopped"
         self.metrics.started()
         try:
@@ -159,7 +168,7 @@ class TdeWorker:
         """Execute, report, and say in a word how it ended."""
         started = time.monotonic()
         try:
-            outcome = await self._attempt(job, task, self._input(variables, task))
+            outcome = await self._attempt(job, task, variables)
         except TaskGoneError as gone:
             await self._give_up(job, task, log, str(gone))
             return "gone"
@@ -167,11 +176,14 @@ class TdeWorker:
             log.warning("attempt stopped", reason=str(lost))
             return "stopped"
         except asyncio.CancelledError:
-            await self._hand_back(job, log)
+            if self.client.losses.doubts(job):
+                log.warning("attempt stopped", reason="the connection was lost; the engine may not know this TDE")
+            else:
+                await self._hand_back(job, log)
             raise
         reported = await self._report(job, task, outcome)
         duration = time.monotonic() - started
-        level = log.info if isinstance(reported or outcome, Completed) else log.warning
+        level = log.info if isinstance(reported or outcome, Completed | Awaiting) else log.warning
         message = (reported or outcome).message or None
         level("task ended", outcome=(reported or outcome).kind, message=message, seconds=round(duration, 4))
         self._hint_outcome(task, reported, duration)
@@ -183,9 +195,9 @@ class TdeWorker:
             return variables[INPUT_VARIABLE]
         return {name: value for name, value in variables.items() if name != TASK_VARIABLE}
 
-    async def _attempt(self, job: Job, task: TaggedTask | None, data: Any) -> Outcome:
+    async def _attempt(self, job: Job, task: TaggedTask | None, variables: dict[str, Any]) -> Outcome:
         """Execute under the time-out while the leases are kept; ends at once when the task is gone."""
-        execution = asyncio.create_task(self._execute(job, task, data))
+        execution = asyncio.create_task(self._execute(job, task, variables))
         keeper = asyncio.create_task(keep(self.client, job, task, self.lease))
         try:
             await asyncio.wait([execution, keeper], return_when=asyncio.FIRST_COMPLETED)
@@ -197,7 +209,7 @@ class TdeWorker:
                 side.cancel()
             await asyncio.gather(keeper, execution, return_exceptions=True)
 
-    async def _execute(self, job: Job, task: TaggedTask | None, data: Any) -> Outcome:
+    async def _execute(self, job: Job, task: TaggedTask | None, variables: dict[str, Any]) -> Outcome:
         context = Context(
             idempotency_key=str(task.job_key if task else job.key),
             attempt=attempt_number(task) if task else 0,
@@ -208,13 +220,19 @@ class TdeWorker:
         secrets = self.executor.environment.secrets
         timeout = asyncio.timeout(self.spec.timeout.total_seconds())
         try:
-            self._check_input(data)
-            parsed = self._parse(data)
+            if job.element_id == TDE_RESULT_ELEMENT:
+                work = self.executor.resume(brought(variables), context)
+            else:
+                data = self._input(variables, task)
+                self._check_input(data)
+                work = self.executor.execute(self._parse(data), context)
             async with timeout:
-                output = await self.executor.execute(parsed, context)
+                output = await work
             result = self.executor.dump_output(output)
             self._check_output(result)
             self._check_names(result)
+        except AwaitCallback as awaited:
+            return Awaiting(awaited.token, awaited.timeout.total_seconds())
         except TimeoutError as error:
             if timeout.expired():
                 seconds = self.spec.timeout.total_seconds()
@@ -245,6 +263,10 @@ class TdeWorker:
         """Report an outcome, and say what became of it; None when it is not reported, or not yet."""
         if task is None:
             return await self._report_to_caller(job, outcome)
+        if isinstance(outcome, Awaiting):
+            if await await_callback(self.client, job, task, outcome):
+                return outcome
+            outcome = Failed("the task ended before its callback was awaited", retryable=False)
         if self.spec.outputs and isinstance(outcome, Completed):
             # The engine maps the output before it is reported, as a job of its own.
             try:
