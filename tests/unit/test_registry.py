@@ -182,3 +182,26 @@ def test_the_latest_version_is_the_highest_one():
 
 def test_a_process_without_versions_has_no_latest_one():
     assert process(versions={}).latest is None
+
+
+def test_reads_a_document_again_only_when_it_has_changed(store):
+    finished(store.put_process(process("orders")))
+    finished(store.put_process(process("returns")))
+    before = store.load().processes
+    finished(store.put_process(process("returns", version=2)))
+    after = store.load().processes
+    assert after["orders"] is before["orders"]
+    assert after["returns"] == process("returns", version=2)
+
+
+def test_says_once_that_a_document_is_not_readable(store, capsys):
+    finished(store.put_process(process("orders")))
+    (store.directory / "processes" / "broken.json").write_text("{")
+    for _ in range(2):
+        assert list(store.load().processes) == ["orders"]
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("not readable") == 1
+    (store.directory / "processes" / "broken.json").write_text("[]")
+    store.load()
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("not readable") == 1

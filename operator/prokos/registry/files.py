@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import structlog
 import yaml
@@ -18,10 +19,10 @@ from prokos.registry.model import RegisteredProcess, Registry
 from prokos.resources import ProkOSSpec, TaskExecutor, TaskRoute
 from prokos.resources.base import Model
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 M = TypeVar("M", bound=Model)
+
+_Stamp = tuple[int, int, int]
+_Documents = dict[Path, tuple[_Stamp, Model | None]]
 
 log = structlog.get_logger(__name__)
 
@@ -33,28 +34,30 @@ class FileRegistry:
         self.directory = directory
         for kind in ("executors", "processes", "routes"):
             (directory / kind).mkdir(parents=True, exist_ok=True)
+        self._documents: _Documents = {}
+        """What the last `load` read."""
 
-    def signature(self) -> tuple[tuple[str, int, int, int], ...]:
-        """Changes whenever a document does: every write makes a new file, even within one tick of the clock."""
+    def signature(self) -> tuple[tuple[str, _Stamp], ...]:
+        """Changes whenever a document does."""
         found = []
         for path in sorted(self.directory.rglob("*")):
             if path.suffix in {".json", ".yaml"}:
                 try:
-                    stat = path.stat()
+                    found.append((str(path), _stamp(path)))
                 except FileNotFoundError:
                     continue
-                found.append((str(path), stat.st_ino, stat.st_mtime_ns, stat.st_size))
         return tuple(found)
 
     def load(self) -> Registry:
-        """Read everything; a document that cannot be read is named in the log and left out."""
-        executors = self._read_all("executors", TaskExecutor)
-        processes = self._read_all("processes", RegisteredProcess)
-        system = self._read(self.directory / "system.json", ProkOSSpec) or ProkOSSpec()
+        """Read what has changed since the last time; a document that cannot be read is logged and left out."""
+        known, self._documents = self._documents, {}
+        executors = self._read_all("executors", TaskExecutor, known)
+        processes = self._read_all("processes", RegisteredProcess, known)
+        system = self._read(self.directory / "system.json", ProkOSSpec, known) or ProkOSSpec()
         return Registry(
             executors={executor.metadata.name: executor for executor in executors},
             processes={process.process_id: process for process in processes},
-            routes=tuple(self._read_all("routes", TaskRoute)),
+            routes=tuple(self._read_all("routes", TaskRoute, known)),
             system=system,
         )
 
@@ -97,21 +100,40 @@ class FileRegistry:
             safe = f"{safe}.{hashlib.sha256(name.encode()).hexdigest()[:12]}"
         return self.directory / kind / f"{safe}.json"
 
-    def _read_all(self, kind: str, model: type[M]) -> list[M]:
+    def _read_all(self, kind: str, model: type[M], known: _Documents) -> list[M]:
         paths = sorted((self.directory / kind).iterdir())
-        found = (self._read(path, model) for path in paths if path.suffix in {".json", ".yaml"})
+        found = (self._read(path, model, known) for path in paths if path.suffix in {".json", ".yaml"})
         return [document for document in found if document is not None]
 
-    def _read(self, path: Path, model: type[M]) -> M | None:
+    def _read(self, path: Path, model: type[M], known: _Documents) -> M | None:
         try:
-            text = path.read_text()
-            content: Any = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-            return model.model_validate(content)
+            # Before the text: what is written in between is seen as a change the next time.
+            stamp = _stamp(path)
+            at, document = known.get(path, (None, None))
+            if at != stamp:
+                document = _parse(path, model)
         except FileNotFoundError:
             return None
-        except (ValidationError, yaml.YAMLError, ValueError, OSError) as error:
-            log.error("registry document is not readable and is left out", file=str(path), error=str(error))
-            return None
+        self._documents[path] = (stamp, document)
+        return document if isinstance(document, model) else None
+
+
+def _parse(path: Path, model: type[M]) -> M | None:
+    try:
+        text = path.read_text()
+        content: Any = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+        return model.model_validate(content)
+    except FileNotFoundError:
+        raise
+    except (ValidationError, yaml.YAMLError, ValueError, OSError) as error:
+        log.error("registry document is not readable and is left out", file=str(path), error=str(error))
+        return None
+
+
+def _stamp(path: Path) -> _Stamp:
+    """What changes with a file: every write makes a new one, even within one tick of the clock."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _to_json(document: Model) -> str:

@@ -7,7 +7,8 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from prokos.resources.base import API_VERSION, Duration, Metadata, Model
+from prokos.resources.base import API_VERSION, ITEMS_MAX, Duration, Metadata, Model
+from prokos.resources.cel import Rule, cel, immutable, keyed
 from prokos.resources.container_settings import ContainerSettings
 from prokos.resources.grpc_settings import GrpcSettings
 from prokos.resources.http_settings import HttpSettings
@@ -36,6 +37,13 @@ class AcceptRule(Model):
     headers: dict[str, str] = Field(default_factory=dict, description="Task headers that must have these values.")
 
     @model_validator(mode="after")
+    @cel(
+        Rule(
+            "[self.?jobType, self.?process, self.?element].exists(field, field.orValue('') != '') "
+            "|| self.?headers.orValue({}).size() > 0",
+            "an empty rule would accept every task; set jobType, process, element or headers",
+        )
+    )
     def _says_something(self) -> Self:
         if not (self.job_type or self.process or self.element or self.headers):
             raise ValueError("an empty rule would accept every task; set jobType, process, element or headers")
@@ -54,12 +62,15 @@ class FeelMapping(Model):
 class Backoff(Model):
     """How long a failed task waits before its next attempt. The task itself says how many attempts it has."""
 
-    initial: Duration = Field(timedelta(seconds=1), ge=timedelta())
+    initial: Duration = Field(timedelta(seconds=1), ge=timedelta(), description="After the first attempt.")
     multiplier: float = Field(2.0, ge=1, description="1 is a fixed back-off, 2 doubles it each time.")
-    maximum: Duration = timedelta(minutes=5)
+    maximum: Duration = Field(timedelta(minutes=5), description="Longest wait.")
     jitter: float = Field(0.2, ge=0, le=1, description="Share of the delay that is random.")
 
     @model_validator(mode="after")
+    @cel(
+        Rule("duration(self.initial) <= duration(self.maximum)", "initial must not be longer than maximum", ".initial")
+    )
     def _ordered(self) -> Self:
         if self.initial > self.maximum:
             raise ValueError(f"initial ({self.initial}) is longer than maximum ({self.maximum})")
@@ -69,10 +80,11 @@ class Backoff(Model):
 class Scaling(Model):
     """How many workers run."""
 
-    min: int = Field(1, ge=0)
-    max: int = Field(1, ge=1)
+    min: int = Field(1, ge=0, description="Workers that run without tasks, too.")
+    max: int = Field(1, ge=1, description="Most workers that run for a backlog.")
 
     @model_validator(mode="after")
+    @cel(Rule("self.min <= self.max", "min must not be greater than max", ".min"))
     def _ordered(self) -> Self:
         if self.min > self.max:
             raise ValueError(f"min ({self.min}) is greater than max ({self.max})")
@@ -82,9 +94,12 @@ class Scaling(Model):
 class TaskExecutorSpec(Model):
     """What an executor does, what it accepts and how it runs."""
 
-    type: ExecutorType
+    type: ExecutorType = Field(
+        description="Which block of settings there is: exactly the one of this name.",
+        json_schema_extra=immutable("type cannot change; delete this TaskExecutor and make another"),
+    )
     description: str = Field("", description="What it does, in words: the LLM router reads this and nothing else.")
-    accepts: list[AcceptRule] = Field(default_factory=list)
+    accepts: list[AcceptRule] = Field(default_factory=list, max_length=ITEMS_MAX, description="Tasks it claims.")
     script: ScriptSettings | None = None
     http: HttpSettings | None = None
     grpc: GrpcSettings | None = None
@@ -93,8 +108,8 @@ class TaskExecutorSpec(Model):
     python: PythonSettings | None = None
     input_schema: dict[str, Any] | None = Field(None, description="JSON Schema the input must satisfy.")
     output_schema: dict[str, Any] | None = Field(None, description="JSON Schema the output must satisfy.")
-    inputs: list[FeelMapping] = Field(default_factory=list)
-    outputs: list[FeelMapping] = Field(default_factory=list)
+    inputs: list[FeelMapping] = Field(default_factory=list, description="What builds the input; default: variables.")
+    outputs: list[FeelMapping] = Field(default_factory=list, description="What builds the task's variables.")
     backoff: Backoff = Field(default_factory=Backoff)
     timeout: Duration = Field(timedelta(seconds=60), gt=timedelta(), description="Longest execution of one attempt.")
     concurrency: int = Field(4, ge=1, le=256, description="Tasks one worker runs at a time.")
@@ -106,9 +121,23 @@ class TaskExecutorSpec(Model):
     )
     pod: PodSettings = Field(default_factory=PodSettings)
     network: NetworkSettings = Field(default_factory=NetworkSettings)
-    secrets: list[Secret] = Field(default_factory=list)
+    secrets: list[Secret] = Field(
+        default_factory=list,
+        max_length=ITEMS_MAX,
+        description="Secrets the executor may use.",
+        json_schema_extra=keyed("name"),
+    )
 
     @model_validator(mode="after")
+    @cel(
+        *(
+            Rule(
+                f"has(self.{name}) == (self.type == '{name}')",
+                f"the block {name} goes with type: {name}, and only there",
+            )
+            for name in get_args(ExecutorType)
+        )
+    )
     def _settings_match_type(self) -> Self:
         blocks = {name: getattr(self, name) for name in get_args(ExecutorType)}
         if blocks[self.type] is None:
@@ -131,7 +160,7 @@ class TaskExecutorSpec(Model):
 
 
 class TaskExecutor(Model):
-    """The resource: it becomes a TDE process and the workers that execute it."""
+    """A type of task, and how it is done: it becomes a TDE process and the workers that execute it."""
 
     api_version: Literal["prokos.io/v1alpha1"] = API_VERSION
     kind: Literal["TaskExecutor"] = "TaskExecutor"
@@ -140,6 +169,12 @@ class TaskExecutor(Model):
     status: TaskExecutorStatus | None = None
 
     @model_validator(mode="after")
+    @cel(
+        Rule(
+            f"!(self.metadata.name in {sorted(RESERVED_NAMES)})",
+            f"metadata.name must be none of {', '.join(sorted(RESERVED_NAMES))}, the names of parts of ProkOS",
+        )
+    )
     def _name_is_free(self) -> Self:
         if self.metadata.name in RESERVED_NAMES:
             raise ValueError(f"metadata.name {self.metadata.name!r} is the name of a part of ProkOS; choose another")

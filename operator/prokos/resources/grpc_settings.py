@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_network
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from prokos.resources.base import Model
+from prokos.resources.base import ITEMS_MAX, Model
+from prokos.resources.cel import Rule, beyond_cel, cel
+from prokos.resources.networks import Network
 from prokos.resources.secrets import SecretName
 
 GrpcCode = Literal[
@@ -43,6 +44,14 @@ class GrpcTls(Model):
     server_name: str | None = Field(None, description="Name in the server's certificate, if not the address' host.")
 
     @model_validator(mode="after")
+    @cel(
+        Rule("has(self.certSecret) == has(self.keySecret)", "certSecret and keySecret go together"),
+        Rule(
+            "self.enabled || !(has(self.caSecret) || has(self.certSecret) || has(self.serverName))",
+            "caSecret, certSecret and serverName do nothing with enabled: false",
+            ".enabled",
+        ),
+    )
     def _consistent(self) -> Self:
         if (self.cert_secret is None) != (self.key_secret is None):
             raise ValueError("certSecret and keySecret go together")
@@ -60,6 +69,7 @@ class GrpcOutcome(Model):
     message: str | None = Field(None, description="Message in place of the server's.")
 
     @model_validator(mode="after")
+    @cel(Rule("has(self.code) == (self.outcome == 'error')", "code goes with outcome: error, and with nothing else"))
     def _code_with_error(self) -> Self:
         if (self.code is None) == (self.outcome == "error"):
             raise ValueError("code goes with outcome: error, and with nothing else")
@@ -77,7 +87,9 @@ class GrpcSettings(Model):
         "--include_imports`). Without it the server is asked (reflection).",
     )
     tls: GrpcTls = Field(default_factory=GrpcTls)
-    metadata: dict[MetadataKey, str] = Field(default_factory=dict, description="Sent with the call.")
+    metadata: dict[MetadataKey, str] = Field(
+        default_factory=dict, max_length=ITEMS_MAX, description="Sent with the call."
+    )
     secret_metadata: dict[MetadataKey, SecretName] = Field(
         default_factory=dict, description="Metadata key to the name of the secret that holds its value."
     )
@@ -86,26 +98,31 @@ class GrpcSettings(Model):
     messages: str = Field("messages", description="Variable of the messages of a server-streaming method.")
     max_messages: int = Field(1_000, ge=1, description="More messages of a stream than this fail the task.")
     max_response_bytes: int = Field(1_000_000, ge=1, description="Longest answer, all messages of a stream together.")
-    allowed_networks: list[str] = Field(
+    allowed_networks: list[Network] = Field(
         default_factory=list,
+        max_length=ITEMS_MAX,
         description="Private networks this executor may call, as CIDR. All others that are private, loopback, "
         "link-local or metadata addresses are refused.",
     )
     outcomes: list[GrpcOutcome] = Field(
         default_factory=list,
+        max_length=ITEMS_MAX,
         description="By default UNAVAILABLE, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED and ABORTED are retried, and every "
         "other status fails.",
     )
 
-    @field_validator("allowed_networks")
-    @classmethod
-    def _networks(cls, networks: list[str]) -> list[str]:
-        for network in networks:
-            ip_network(network)
-        return networks
-
     @field_validator("metadata")
     @classmethod
+    @cel(
+        Rule(
+            "!('authorization' in self)", "authorization cannot be set here: use bearer, which takes it from a secret"
+        ),
+        Rule(
+            "self.all(name, !name.startsWith('grpc-') && !name.endsWith('-bin'))",
+            "names must not start with grpc-, which is the protocol's, nor end with -bin, which is binary",
+        ),
+    )
+    @beyond_cel("characters that gRPC metadata cannot hold, in `grpc.metadata`")
     def _sendable(cls, metadata: dict[str, str]) -> dict[str, str]:
         for name, value in metadata.items():
             if name == "authorization":
@@ -117,6 +134,13 @@ class GrpcSettings(Model):
         return metadata
 
     @model_validator(mode="after")
+    @cel(
+        Rule(
+            "self.tls.enabled || !(has(self.bearer) || self.?secretMetadata.orValue({}).size() > 0)",
+            "secrets need tls.enabled: true; they would be sent in the clear",
+            ".tls",
+        )
+    )
     def _secrets_need_tls(self) -> Self:
         if (self.bearer or self.secret_metadata) and not self.tls.enabled:
             raise ValueError("secrets need tls.enabled: true; they would be sent in the clear")
