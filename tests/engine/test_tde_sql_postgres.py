@@ -3,117 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import os
-import shutil
 import signal
-import tempfile
-import time
-from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import psycopg
 import pytest
-import structlog
 
-from prokos.resources.sql_settings import SqlSettings
-from prokos.tde import BusinessError, Context, Environment, FatalFailure, RetryableFailure, Secrets, sql_threads
-from prokos.tde.sql import SqlExecutor
+from engine.sql_servers import PostgreSql
+from prokos.tde import BusinessError, FatalFailure, RetryableFailure, sql_threads
+from unit import sql_bench
+from unit.sql_bench import context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from prokos.tde.sql import SqlExecutor
+
 TABLE = "CREATE TABLE IF NOT EXISTS orders (id text PRIMARY KEY, amount numeric, placed timestamptz, doc jsonb)"
 
 
-class Server:
-    """A PostgreSQL server that can be stopped and started."""
-
-    def __init__(self, data: Path) -> None:
-        import pgserver
-
-        self._server = pgserver.get_server(data)  # as root it runs as a user of its own
-
-    @property
-    def url(self) -> str:
-        return str(self._server.get_uri())
-
-    def stop(self) -> None:
-        """Stop it as a crash would: connections break."""
-        from pgserver._commands import pg_ctl
-
-        pg_ctl(["-w", "-m", "immediate", "stop"], pgdata=self._server.pgdata, user=self._server.system_user)
-
-    def start(self) -> None:
-        self._server.ensure_postgres_running()
-
-    def query(self, statement: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            cursor = connection.execute(statement)
-            return cursor.fetchall() if cursor.description else []
-
-    def close(self) -> None:
-        self._server.cleanup()
-        atexit.unregister(self._server._cleanup)  # it would make the directory again
-
-
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    directory = Path(tempfile.mkdtemp(prefix="pg-"))  # short: the path of a Unix socket has 107 characters
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(directory))  # where pgserver keeps its lock
-        started = Server(directory / "data")
-    try:
+def server() -> Iterator[PostgreSql]:
+    with PostgreSql.running() as started:
         yield started
-    finally:
-        started.close()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
-def empty(server: Server) -> None:
+def empty(server: PostgreSql) -> None:
     server.query("DROP TABLE IF EXISTS orders, lines, counters")
-
-
-def context() -> Context:
-    return Context("1-1", timedelta(seconds=60), structlog.get_logger())
 
 
 @contextlib.asynccontextmanager
 async def executing(
-    server: Server, statement: str, *, options: str = "", concurrency: int = 4, **settings: Any
+    server: PostgreSql, statement: str, *, options: str = "", **settings: Any
 ) -> AsyncIterator[SqlExecutor]:
     settings.setdefault("setup", [TABLE])
     url = server.url + (f"&options={options}" if options else "")
-    environment = Environment("orders", Path(), concurrency, Secrets({"db": url}))
-    executor = SqlExecutor(SqlSettings(url_secret="db", statement=statement, **settings), environment)
-    await executor.start()
-    try:
+    async with sql_bench.executing(statement, url=url, **settings) as executor:
         yield executor
-    finally:
-        await executor.close()
 
 
-async def run(server: Server, statement: str, data: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+async def run(
+    server: PostgreSql, statement: str, data: dict[str, Any] | None = None, **settings: Any
+) -> dict[str, Any]:
     async with executing(server, statement, **settings) as executor:
         return await executor.execute(data or {}, context())
 
 
-def wait_until_query(server: Server, statement: str, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not server.query(statement):
-        assert time.monotonic() < deadline, statement
-        time.sleep(0.01)
-
-
-def sleeping(count: int) -> str:
-    return f"SELECT 1 WHERE (SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep') = {count}"
-
-
-async def test_writes_and_reads_rows(server: Server) -> None:
+async def test_writes_and_reads_rows(server: PostgreSql) -> None:
     statement = "INSERT INTO orders VALUES (:id, :amount, :placed, :doc) RETURNING id"
     data = {"id": "A-1", "amount": 12.5, "placed": "2026-03-01T12:00:00+01:00", "doc": {"lines": [1]}}
     assert await run(server, statement, data) == {"rows": [{"id": "A-1"}], "rowCount": 1}
@@ -124,7 +64,7 @@ async def test_writes_and_reads_rows(server: Server) -> None:
     assert await run(server, "DELETE FROM orders") == {"rowCount": 1}
 
 
-async def test_types_survive_as_json(server: Server) -> None:
+async def test_types_survive_as_json(server: PostgreSql) -> None:
     statement = """
         SELECT 9007199254740993::bigint AS big, 12345678901234567890::numeric AS bigger, 0.1::numeric AS tenth,
                'NaN'::float8 AS nan, true AS flag, NULL AS nothing, '\\x00ff'::bytea AS bytes,
@@ -152,24 +92,24 @@ async def test_types_survive_as_json(server: Server) -> None:
 @pytest.mark.parametrize(
     "value", ["'; DROP TABLE orders; --", "' OR '1'='1", "%s", "%(id)s", ":id", "$1", "\\'", "ü🎈"]
 )
-async def test_a_value_is_never_part_of_the_statement(server: Server, value: str) -> None:
+async def test_a_value_is_never_part_of_the_statement(server: PostgreSql, value: str) -> None:
     await run(server, "INSERT INTO orders (id) VALUES (:id), ('other')", {"id": value})
     assert (await run(server, "SELECT id FROM orders WHERE id = :id", {"id": value}))["rows"] == [{"id": value}]
 
 
-async def test_casts_and_percent_signs_are_left_alone(server: Server) -> None:
+async def test_casts_and_percent_signs_are_left_alone(server: PostgreSql) -> None:
     statement = "SELECT CAST(:n AS text) || '%' AS a, '5'::int AS b, '12:30'::time AS c"
     assert (await run(server, statement, {"n": 1}))["rows"] == [{"a": "1%", "b": 5, "c": "12:30:00"}]
 
 
-async def test_a_huge_result_stops_at_the_limit_in_flat_memory(server: Server) -> None:
+async def test_a_huge_result_stops_at_the_limit_in_flat_memory(server: PostgreSql) -> None:
     before = psutil.Process().memory_info().rss
     with pytest.raises(FatalFailure, match=r"more rows than spec\.sql\.maxRows \(10\)"):
         await run(server, "SELECT n, repeat('x', 1000) AS x FROM generate_series(1, 1000000) n", max_rows=10)
     assert psutil.Process().memory_info().rss - before < 100_000_000
 
 
-async def test_a_duplicate_key_can_be_a_business_error(server: Server) -> None:
+async def test_a_duplicate_key_can_be_a_business_error(server: PostgreSql) -> None:
     insert = "INSERT INTO orders (id) VALUES (:id)"
     await run(server, insert, {"id": "A-1"})
     with pytest.raises(FatalFailure, match=r"duplicate key .* \(SQLSTATE 23505\)") as failure:
@@ -189,19 +129,19 @@ async def test_a_duplicate_key_can_be_a_business_error(server: Server) -> None:
         ("SELECT 1 / 0 AS n", "division by zero"),
     ],
 )
-async def test_what_no_repetition_mends_is_fatal(server: Server, statement: str, message: str) -> None:
+async def test_what_no_repetition_mends_is_fatal(server: PostgreSql, statement: str, message: str) -> None:
     with pytest.raises(FatalFailure, match=message) as failure:
         await run(server, statement, {"card": "4111-1111"})
     assert "4111" not in str(failure.value)
 
 
 @pytest.mark.parametrize("value", ["a\x00b", "\ud800"])
-async def test_text_that_postgresql_cannot_store_is_fatal(server: Server, value: str) -> None:
+async def test_text_that_postgresql_cannot_store_is_fatal(server: PostgreSql, value: str) -> None:
     with pytest.raises(FatalFailure):
         await run(server, "INSERT INTO orders (id) VALUES (:id)", {"id": value})
 
 
-async def test_a_lock_time_out_is_tried_again(server: Server) -> None:
+async def test_a_lock_time_out_is_tried_again(server: PostgreSql) -> None:
     await run(server, "INSERT INTO orders (id) VALUES ('A-1')")
     with psycopg.connect(server.url) as other:
         other.execute("SELECT 1 FROM orders FOR UPDATE")
@@ -209,38 +149,38 @@ async def test_a_lock_time_out_is_tried_again(server: Server) -> None:
             await run(server, "DELETE FROM orders", options="-c lock_timeout=50ms", setup=[])
 
 
-async def test_a_deadlock_is_tried_again(server: Server) -> None:
+async def test_a_deadlock_is_tried_again(server: PostgreSql) -> None:
     await run(server, "INSERT INTO orders (id) VALUES ('1'), ('2')")
     with psycopg.connect(server.url) as other:
         other.execute("SELECT 1 FROM orders WHERE id = '2' FOR UPDATE")
         statement = "SELECT id FROM orders ORDER BY id FOR UPDATE"
         task = asyncio.create_task(run(server, statement, options="-c deadlock_timeout=100ms", setup=[]))
-        await asyncio.to_thread(wait_until_query, server, "SELECT 1 FROM pg_locks WHERE NOT granted")
+        await asyncio.to_thread(server.wait_until, "SELECT 1 FROM pg_locks WHERE NOT granted")
         await asyncio.to_thread(other.execute, "SELECT 1 FROM orders WHERE id = '1' FOR UPDATE")
         with pytest.raises(RetryableFailure, match="40P01"):
             await task
 
 
-async def test_a_statement_time_out_is_tried_again(server: Server) -> None:
+async def test_a_statement_time_out_is_tried_again(server: PostgreSql) -> None:
     with pytest.raises(RetryableFailure, match="57014"):
         await run(server, "SELECT pg_sleep(600)", options="-c statement_timeout=50ms")
 
 
-async def test_cancelling_ends_the_statement_on_the_server(server: Server) -> None:
+async def test_cancelling_ends_the_statement_on_the_server(server: PostgreSql) -> None:
     async with executing(server, "SELECT pg_sleep(:seconds), 1 AS n", concurrency=1) as executor:
         task = asyncio.create_task(executor.execute({"seconds": 600}, context()))
-        await asyncio.to_thread(wait_until_query, server, sleeping(1))
+        await asyncio.to_thread(server.wait_until_sleeping, 1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.to_thread(wait_until_query, server, sleeping(0))
+        await asyncio.to_thread(server.wait_until_sleeping, 0)
         assert (await executor.execute({"seconds": 0}, context()))["rowCount"] == 1
 
 
-async def test_cancelling_one_that_waits_for_a_thread_does_not_wait_for_the_others(server: Server) -> None:
+async def test_cancelling_one_that_waits_for_a_thread_does_not_wait_for_the_others(server: PostgreSql) -> None:
     async with executing(server, "SELECT pg_sleep(600)", concurrency=1) as executor:
         first, second = (asyncio.create_task(executor.execute({}, context())) for _ in range(2))
-        await asyncio.to_thread(wait_until_query, server, sleeping(1))
+        await asyncio.to_thread(server.wait_until_sleeping, 1)
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
             await second
@@ -250,12 +190,12 @@ async def test_cancelling_one_that_waits_for_a_thread_does_not_wait_for_the_othe
 
 
 async def test_cancelling_cuts_the_connection_of_a_server_that_hangs(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: PostgreSql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sql_threads, "CANCEL_SECONDS", 0.3)
     async with executing(server, "SELECT pg_sleep(600)", concurrency=1) as executor:
         task = asyncio.create_task(executor.execute({}, context()))
-        await asyncio.to_thread(wait_until_query, server, sleeping(1))
+        await asyncio.to_thread(server.wait_until_sleeping, 1)
         [(backend,)] = server.query("SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
         os.kill(backend, signal.SIGSTOP)
         try:
@@ -264,10 +204,10 @@ async def test_cancelling_cuts_the_connection_of_a_server_that_hangs(
                 await task
         finally:
             os.kill(backend, signal.SIGCONT)
-    await asyncio.to_thread(wait_until_query, server, sleeping(0))
+    await asyncio.to_thread(server.wait_until_sleeping, 0)
 
 
-async def test_workers_that_start_at_once_set_up_once(server: Server) -> None:
+async def test_workers_that_start_at_once_set_up_once(server: PostgreSql) -> None:
     setup = [
         TABLE,
         "CREATE TABLE IF NOT EXISTS lines (n int)",
@@ -280,16 +220,16 @@ async def test_workers_that_start_at_once_set_up_once(server: Server) -> None:
     assert outputs == [{"rows": [{"n": 1}], "rowCount": 1}] * 10
 
 
-async def test_runs_as_many_statements_at_once_as_the_executor_may(server: Server) -> None:
+async def test_runs_as_many_statements_at_once_as_the_executor_may(server: PostgreSql) -> None:
     async with executing(server, "SELECT pg_sleep(600)", concurrency=4) as executor:
         tasks = [asyncio.create_task(executor.execute({}, context())) for _ in range(4)]
-        await asyncio.to_thread(wait_until_query, server, sleeping(4))
+        await asyncio.to_thread(server.wait_until_sleeping, 4)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_server_that_stops_is_tried_again_and_works_after_its_restart(server: Server) -> None:
+async def test_a_server_that_stops_is_tried_again_and_works_after_its_restart(server: PostgreSql) -> None:
     async with executing(server, "INSERT INTO orders (id) VALUES (:id)") as executor:
         await executor.execute({"id": "before"}, context())
         server.stop()
@@ -303,10 +243,10 @@ async def test_a_server_that_stops_is_tried_again_and_works_after_its_restart(se
     assert server.query("SELECT id FROM orders ORDER BY id") == [("after",), ("before",)]
 
 
-async def test_a_server_that_stops_during_a_statement_is_tried_again(server: Server) -> None:
+async def test_a_server_that_stops_during_a_statement_is_tried_again(server: PostgreSql) -> None:
     async with executing(server, "SELECT pg_sleep(600)") as executor:
         task = asyncio.create_task(executor.execute({}, context()))
-        await asyncio.to_thread(wait_until_query, server, sleeping(1))
+        await asyncio.to_thread(server.wait_until_sleeping, 1)
         server.stop()
         try:
             with pytest.raises(RetryableFailure):
@@ -315,7 +255,7 @@ async def test_a_server_that_stops_during_a_statement_is_tried_again(server: Ser
             server.start()
 
 
-async def test_a_server_that_is_down_at_the_start_is_set_up_later(server: Server) -> None:
+async def test_a_server_that_is_down_at_the_start_is_set_up_later(server: PostgreSql) -> None:
     server.stop()
     try:
         executing_later = executing(server, "SELECT id FROM orders")
@@ -329,9 +269,7 @@ async def test_a_server_that_is_down_at_the_start_is_set_up_later(server: Server
 
 
 async def test_messages_do_not_hold_the_password() -> None:
-    url = "postgresql://me:hunter%402@127.0.0.1:1/orders"
-    environment = Environment("orders", Path(), 1, Secrets({"db": url}))
-    executor = SqlExecutor(SqlSettings(url_secret="db", statement="SELECT 1 AS n"), environment)
+    executor = sql_bench.make("SELECT 1 AS n", url="postgresql://me:hunter%402@127.0.0.1:1/orders")
     await executor.start()
     with pytest.raises(RetryableFailure, match="127") as failure:
         await executor.execute({}, context())

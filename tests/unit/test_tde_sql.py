@@ -1,4 +1,4 @@
-"""The `sql` executor on SQLite, and its pure parts."""
+"""The `sql` executor on SQLite."""
 
 from __future__ import annotations
 
@@ -8,52 +8,36 @@ import json
 import sqlite3
 import subprocess
 import sys
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
-from ipaddress import ip_network
-from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import pytest
-import structlog
-from pydantic import ValidationError
 
-from prokos.resources.sql_settings import SqlSettings
-from prokos.tde import BusinessError, Context, Environment, FatalFailure, RetryableFailure, Secrets
-from prokos.tde import sql as sql_module
-from prokos.tde.sql import SqlExecutor, engine_url, is_read
-from prokos.tde.sql_values import format_interval, hide_values, to_json
+from prokos.tde import BusinessError, FatalFailure, RetryableFailure
+from unit import sql_bench
+from unit.sql_bench import context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from prokos.tde.sql import SqlExecutor
 
 TABLE = "CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY, amount NUMERIC, note TEXT)"
 
 
-def context() -> Context:
-    return Context("1-1", timedelta(seconds=30), structlog.get_logger())
-
-
 @contextlib.asynccontextmanager
-async def executing(
-    workdir: Path, statement: str, *, concurrency: int = 4, secrets: Secrets | None = None, **settings: Any
-) -> AsyncIterator[SqlExecutor]:
-    settings.setdefault("url", "sqlite:///orders.db")
+async def executing(workdir: Path, statement: str | None, **settings: Any) -> AsyncIterator[SqlExecutor]:
     settings.setdefault("setup", [TABLE])
-    environment = Environment("orders", workdir, concurrency, secrets or Secrets({}))
-    executor = SqlExecutor(SqlSettings(statement=statement, **settings), environment)
-    await executor.start()
-    try:
+    async with sql_bench.executing(statement, workdir=workdir, **settings) as executor:
         yield executor
-    finally:
-        await executor.close()
 
 
-async def run(workdir: Path, statement: str, data: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+async def run(
+    workdir: Path, statement: str | None, data: dict[str, Any] | None = None, *, key: str = "1-1", **settings: Any
+) -> dict[str, Any]:
     async with executing(workdir, statement, **settings) as executor:
-        return await executor.execute(data or {}, context())
+        return await executor.execute(data or {}, context(key))
 
 
 async def add(workdir: Path, *ids: str) -> None:
@@ -170,13 +154,12 @@ async def test_a_value_the_database_cannot_take_is_fatal(tmp_path: Path, value: 
         await run(tmp_path, "SELECT :value AS v", {"value": value})
 
 
-async def test_a_locked_database_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql_module, "BUSY_SECONDS", 0.1)
+async def test_a_locked_database_is_tried_again(tmp_path: Path) -> None:
     await add(tmp_path, "A-1")
     other = sqlite3.connect(tmp_path / "orders.db")
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(RetryableFailure, match="locked"):
-        await run(tmp_path, "DELETE FROM orders", setup=[])
+        await run(tmp_path, "DELETE FROM orders", setup=[], lock_timeout="100ms")
     other.rollback()
     other.close()
     assert await run(tmp_path, "DELETE FROM orders") == {"rowCount": 1}
@@ -255,121 +238,3 @@ def wait_until_locked(path: Path, seconds: float = 20) -> None:
                 return
         sleep(0.01)
     raise AssertionError("the statement never began to write")
-
-
-# URLs
-
-
-@pytest.mark.parametrize("url", ["mysql://db/orders", "sqlite", "oracle://db"])
-def test_refuses_other_databases_in_the_manifest(url: str) -> None:
-    with pytest.raises(ValidationError, match="sqlite:// or postgresql://"):
-        SqlSettings(url=url, statement="SELECT 1")
-
-
-@pytest.mark.parametrize("url", ["postgresql://me:secret@db/orders", "postgresql://db/orders?user=me&password=secret"])
-def test_refuses_a_password_in_the_manifest(url: str) -> None:
-    with pytest.raises(ValidationError, match="urlSecret"):
-        SqlSettings(url=url, statement="SELECT 1")
-
-
-@pytest.mark.parametrize("url", ["postgresql://me@db:5432/orders", "postgresql+psycopg://db/orders?sslmode=require"])
-def test_accepts_postgresql_urls_and_chooses_psycopg(url: str) -> None:
-    SqlSettings(url=url, statement="SELECT 1")
-    assert engine_url(url, Path()).drivername == "postgresql+psycopg"
-
-
-def test_refuses_a_database_in_memory() -> None:
-    for url in ("sqlite://", "sqlite:///:memory:"):
-        with pytest.raises(ValueError, match="in memory"):
-            engine_url(url, Path())
-
-
-def test_an_unreadable_url_is_not_shown() -> None:
-    environment = Environment("x", Path(), 1, Secrets({"db": "me:secret@db/orders"}))
-    with pytest.raises(ValueError, match="is not a URL") as refused:
-        SqlExecutor(SqlSettings(url_secret="db", statement="SELECT 1"), environment)
-    assert "secret" not in str(refused.value)
-
-
-# Values
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (None, None),
-        (True, True),
-        (2**63 - 1, 2**63 - 1),
-        (2**63, "9223372036854775808"),
-        (-(2**63) - 1, "-9223372036854775809"),
-        (1.5, 1.5),
-        (float("nan"), "nan"),
-        (float("-inf"), "-inf"),
-        (Decimal("12.50"), 12.5),
-        (Decimal("12.00"), 12),
-        (Decimal("0.1"), 0.1),
-        (Decimal("1E+3"), 1000),
-        (Decimal("0.12345678901234567890"), "0.12345678901234567890"),
-        (Decimal("12345678901234567890.5"), "12345678901234567890.5"),
-        (Decimal("1E+100"), 1e100),
-        (Decimal("1E+1000"), "1E+1000"),
-        (Decimal("NaN"), "NaN"),
-        (Decimal("Infinity"), "Infinity"),
-        (datetime(2026, 3, 1, 12, 30, tzinfo=UTC), "2026-03-01T12:30:00+00:00"),
-        (datetime(2026, 3, 1, 12, 30), "2026-03-01T12:30:00"),  # without a zone
-        (date(2026, 3, 1), "2026-03-01"),
-        (time(12, 30), "12:30:00"),
-        (timedelta(days=1, hours=2, microseconds=500_000), "P1DT7200.5S"),
-        (b"\x00\xff", "AP8="),
-        (memoryview(b"\x00\xff"), "AP8="),
-        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
-        (ip_network("10.0.0.0/8"), "10.0.0.0/8"),
-        ([Decimal("0.5"), None], [0.5, None]),
-        ({"a": date(2026, 3, 1)}, {"a": "2026-03-01"}),
-    ],
-)
-def test_turns_values_into_json_without_loss(value: Any, expected: Any) -> None:
-    converted = to_json(value)
-    assert (converted, type(converted)) == (expected, type(expected))
-    json.dumps(converted, allow_nan=False)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (timedelta(0), "PT0S"),
-        (timedelta(days=3), "P3D"),
-        (timedelta(seconds=90), "PT90S"),
-        (timedelta(microseconds=1), "PT0.000001S"),
-        (timedelta(seconds=10), "PT10S"),
-        (-timedelta(days=1, seconds=1), "-P1DT1S"),
-    ],
-)
-def test_writes_intervals_as_iso_8601(value: timedelta, text: str) -> None:
-    assert format_interval(value) == text
-
-
-def test_hides_values_that_a_database_quotes() -> None:
-    message = "invalid input syntax for type integer: \"4111-1111\": near 'x', 4111-1111 in the index"
-    assert hide_values(message, {"card": "4111-1111", "x": "x", "none": None, "empty": ""}) == (
-        "invalid input syntax for type integer: <card>: near <x>, <card> in the index"
-    )
-
-
-@pytest.mark.parametrize(
-    ("statement", "reads"),
-    [
-        ("SELECT 1", True),
-        ("  -- why\n /* and */ select 1", True),
-        ("WITH a AS (SELECT 1) SELECT * FROM a", True),
-        ("VALUES (1)", True),
-        ("SELECT 1 FOR UPDATE", False),
-        ("SELECT * INTO t FROM u", False),
-        ("WITH a AS (DELETE FROM t RETURNING *) SELECT * FROM a", False),
-        ("INSERT INTO t SELECT 1", False),
-        ("EXPLAIN SELECT 1", False),
-        ("selection", False),
-    ],
-)
-def test_knows_statements_that_only_read(statement: str, reads: bool) -> None:
-    assert is_read(statement) is reads

@@ -1,77 +1,79 @@
-"""TDE type `sql`: one statement per attempt, in a transaction of its own, on SQLite or PostgreSQL.
+"""TDE type `sql`: statements in one transaction, on PostgreSQL, MariaDB, MySQL or SQLite.
 
-Values of the input only ever travel as bound parameters. Rows come back as `rows` and `rowCount`, a statement
-without rows as `rowCount`; `sql_values` says what becomes of the types. More rows than `maxRows` undo the
-transaction and are an incident. A lost connection, a deadlock, a lock or serialization failure is tried again;
+Values of the input only ever travel as bound parameters. Rows come back as `rows` and `rowCount`, a statement without
+rows as `rowCount`, several statements under `results`; `sql_values` says what becomes of the types. What is too long or
+not as expected undoes the transaction. A lost connection, a deadlock, a lock or serialization failure is tried again;
 other errors are incidents, unless `errors` makes them business errors.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import re
-from collections import Counter
+import ctypes
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import structlog
-from sqlalchemy import URL, create_engine, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, StatementError
 
 from prokos.tde.contract import BusinessError, Executor, FatalFailure, RetryableFailure
-from prokos.tde.sql_errors import business_code, describe, is_retryable
-from prokos.tde.sql_threads import Cancellation, in_thread
-from prokos.tde.sql_values import hide_values, to_json, to_parameter
+from prokos.tde.sql_errors import (
+    LONGEST_MESSAGE,
+    business_rule,
+    describe,
+    details,
+    hide_password,
+    hide_values,
+    is_retryable,
+)
+from prokos.tde.sql_once import Once, fingerprint
+from prokos.tde.sql_rows import Budget
+from prokos.tde.sql_statement import Bound, Statement
+from prokos.tde.sql_threads import CANCEL_SECONDS, Cancellation, in_thread
+from prokos.tde.sql_tls import Tls
+from prokos.tde.sql_url import engine_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Connection, Engine, TextClause
+    from sqlalchemy import URL, Connection
 
     from prokos.resources.sql_settings import SqlSettings
     from prokos.tde.contract import Context, Environment
+    from prokos.tde.sql_database import Database
 
-BUSY_SECONDS = 10.0
-"""How long SQLite waits for another writer."""
-CONNECT_SECONDS = 10
-"""How long a connection to PostgreSQL may take."""
-UNHEARD_SECONDS = 30
-"""How long PostgreSQL may stay silent before TCP asks whether it is there, and how long that may take."""
-SETUP_LOCK = 0x70726F6B6F73
-"""Key of the PostgreSQL advisory lock under which workers set up: the letters "prokos"."""
-
-_DRIVERS = {
-    "sqlite": "sqlite+pysqlite",
-    "sqlite+pysqlite": "sqlite+pysqlite",
-    "postgres": "postgresql+psycopg",
-    "postgresql": "postgresql+psycopg",
-    "postgresql+psycopg": "postgresql+psycopg",
-}
-_READS = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(select|with|values)\b", re.IGNORECASE | re.DOTALL)
-_NOT_ONLY_READS = re.compile(r"\b(insert|update|delete|merge|into|for)\b", re.IGNORECASE)
+FORGET_SECONDS: Final = 3600
+"""How often a worker deletes keys of exactly-once writes that are older than their retention."""
 
 log = structlog.get_logger(__name__)
 
 
 class SqlExecutor(Executor[dict[str, Any], dict[str, Any]]):
-    """Runs one statement."""
+    """Runs statements."""
 
     settings: SqlSettings
 
     def __init__(self, settings: SqlSettings, environment: Environment) -> None:
         super().__init__(settings, environment)
         secret = settings.url_secret
-        self._url = engine_url(environment.secrets[secret] if secret else settings.url or "", environment.workdir)
-        self._statement: TextClause = text(settings.statement)
-        self._parameters = tuple(self._statement.compile().params)
-        self._streams = is_read(settings.statement)
-        self._threads = ThreadPoolExecutor(environment.concurrency, "sql")
-        self._engine = self._create_engine()
+        url = engine_url(environment.secrets[secret] if secret else settings.url or "", environment.workdir)
+        self._password = url.password
+        self._tls = Tls(url, settings.tls, environment.secrets)
+        self._database = _database_class(url)(url, settings, environment, self._tls)
+        self._statements = [Statement(one, settings, self._database) for one in settings.all_statements]
+        self._writes = not all(one.text.reads for one in self._statements) or settings.exactly_once
+        self._once = (
+            Once(settings.exactly_once_table, environment.name, settings.exactly_once_retention, self._database.name)
+            if settings.exactly_once
+            else None
+        )
+        self._threads = ThreadPoolExecutor(self._database.pool_size, "sql")
+        self._engine = self._database.create_engine()
         self._set_up = False
         self._setting_up = asyncio.Lock()
+        self._forgotten = monotonic()
 
     async def start(self) -> None:
         """Set up. A database that is down is set up by the first task instead.
@@ -83,140 +85,152 @@ class SqlExecutor(Executor[dict[str, Any], dict[str, Any]]):
             await self._ensure_set_up()
         except RetryableFailure as failure:
             log.warning("database is not ready; the next task tries again", reason=str(failure))
+        _return_memory()
 
     async def close(self) -> None:
         """Close the connections and end the threads."""
-        await in_thread(self._threads, lambda _: self._engine.dispose())
+        await in_thread(self._threads, self._database, lambda _: self._engine.dispose())
         self._threads.shutdown(wait=False)
+        self._tls.close()
 
     async def execute(self, data: dict[str, Any], context: Context) -> dict[str, Any]:
-        """Run the statement once."""
-        if missing := [name for name in self._parameters if name not in data]:
-            raise FatalFailure(f"spec.sql.statement needs {', '.join(missing)}, which the input does not have")
-        parameters = {name: to_parameter(data[name]) for name in self._parameters}
+        """Run the statements once, in one transaction."""
+        bound = [one.bind(data) for one in self._statements]
         await self._ensure_set_up()
+        limit = context.timeout.total_seconds() + CANCEL_SECONDS
         try:
-            return await in_thread(self._threads, partial(self._run, parameters))
-        except (StatementError, OSError, TypeError, ValueError, OverflowError) as error:
-            self._fail(getattr(error, "orig", None) or error, parameters)
+            work = partial(self._run, bound, context.idempotency_key, limit)
+            output = await in_thread(self._threads, self._database, work)
+        except _OUTCOMES:
+            raise
+        except Exception as error:  # noqa: BLE001 - of a database, its driver or a value
+            self._fail(error, bound)
+        await self._forget_old()
+        return output
 
-    def _run(self, parameters: Mapping[str, Any], cancellation: Cancellation) -> dict[str, Any]:
-        limit = self.settings.max_rows
-        with self._transaction(cancellation) as connection:
-            result = connection.execute(
-                self._statement, parameters, execution_options={"stream_results": self._streams}
+    def _run(self, bound: Sequence[Bound], key: str, limit: float, cancellation: Cancellation) -> dict[str, Any]:
+        with self._transaction(cancellation, limit, writes=self._writes) as connection:
+            print_of_it = fingerprint([one.sets for one in bound]) if self._once else ""
+            if self._once and (stored := self._once.claim(connection, key, print_of_it)) is not None:
+                log.info("this task was executed before; its result is the stored one", key=key)
+                return stored
+            output = self._outputs(connection, bound, cancellation)
+            if self._once:
+                self._once.store(connection, key, output)
+            return output
+
+    def _outputs(self, connection: Connection, bound: Sequence[Bound], cancellation: Cancellation) -> dict[str, Any]:
+        budget = Budget(self.settings)
+        results = {}
+        for one in bound:
+            results[one.statement.name] = one.statement.run(connection, one.sets, budget)
+            cancellation.check()
+        if (self._once or len(results) > 1) and not self._database.in_transaction(
+            connection.connection.driver_connection
+        ):
+            raise FatalFailure(
+                "a statement of spec.sql ended the transaction, as data definition does on MariaDB and MySQL; what was "
+                "done until then stays done. Run such a statement in setup, or alone and without exactlyOnce"
             )
-            if not result.returns_rows:
-                return {"rowCount": max(result.rowcount, 0)}
-            columns, rows = list(result.keys()), result.fetchmany(limit + 1)
-            result.close()
-            if len(rows) > limit:
-                raise FatalFailure(f"the statement returns more rows than spec.sql.maxRows ({limit}); it was undone")
-            if twice := [name for name, count in Counter(columns).items() if count > 1]:
-                raise FatalFailure(f"the statement returns several columns named {twice[0]!r}; name them apart with AS")
-            return {
-                "rows": [dict(zip(columns, map(to_json, row), strict=True)) for row in rows],
-                "rowCount": len(rows),
-            }
+        return {"results": results} if self.settings.statements else results[bound[0].statement.name]
 
-    @contextlib.contextmanager
-    def _transaction(self, cancellation: Cancellation) -> Iterator[Connection]:
-        with self._engine.connect() as connection, cancellation.reaching(connection), connection.begin():
-            yield connection
-
-    @property
-    def _is_sqlite(self) -> bool:
-        return self._url.get_backend_name() == "sqlite"
-
-    def _create_engine(self) -> Engine:
-        if self._is_sqlite:
-            arguments: dict[str, Any] = {"timeout": BUSY_SECONDS}
-        else:
-            arguments = {
-                "connect_timeout": CONNECT_SECONDS,
-                "tcp_user_timeout": UNHEARD_SECONDS * 1000,
-                "keepalives_idle": UNHEARD_SECONDS,
-                "application_name": f"prokos-{self.environment.name}",
-                "prepare_threshold": None,  # prepared statements break behind pooling proxies
-            }
-        return create_engine(
-            self._url,
-            connect_args={key: value for key, value in arguments.items() if key not in self._url.query},
-            pool_size=self.environment.concurrency,
-            max_overflow=0,
-            pool_pre_ping=True,
-            hide_parameters=True,
-        )
+    @contextmanager
+    def _transaction(self, cancellation: Cancellation, limit: float, *, writes: bool) -> Iterator[Connection]:
+        while True:
+            cancellation.check()
+            with self._engine.connect() as connection, cancellation.reaching(connection):
+                if not self._database.is_alive(connection):
+                    connection.invalidate()  # the next one of the pool, or a new one, which works or says why not
+                    continue
+                with connection.begin():
+                    self._database.begin(connection, limit=limit, writes=writes)
+                    yield connection
+                return
 
     async def _ensure_set_up(self) -> None:
         async with self._setting_up:
             if self._set_up:
                 return
             try:
-                await in_thread(self._threads, self._run_setup)
-            except (DBAPIError, OSError) as error:
-                self._fail(getattr(error, "orig", None) or error, {}, "spec.sql.setup: ")
+                await in_thread(self._threads, self._database, self._run_setup)
+            except _OUTCOMES:
+                raise
+            except Exception as error:  # noqa: BLE001 - of a database or its driver
+                self._fail(error, (), "spec.sql.setup: ")
             self._set_up = True
 
     def _run_setup(self, cancellation: Cancellation) -> None:
-        if self._is_sqlite:
-            _enable_wal(self._engine)
-        if not self.settings.setup:
+        self._database.prepare(self._engine)
+        if not self.settings.setup and not self._once:
             return
-        with self._transaction(cancellation) as connection:
-            # Even CREATE TABLE IF NOT EXISTS fails when two sessions do it at once, so they take turns.
-            if self._is_sqlite:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            else:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SETUP_LOCK})
+        with (
+            self._transaction(cancellation, SETUP_SECONDS, writes=True) as connection,
+            self._database.alone(connection),
+        ):
             for statement in self.settings.setup:
                 # Without parameters a driver takes the text as it is, % and : included.
                 connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+            if self._once:
+                self._once.create(connection)
+                self._once.forget(connection)
 
-    def _fail(self, error: BaseException, parameters: Mapping[str, Any], where: str = "") -> NoReturn:
-        message = where + self._redact(hide_values(describe(error), parameters))
-        if code := business_code(error, self.settings.errors):
-            raise BusinessError(code, message) from error
-        raise (RetryableFailure if is_retryable(error) else FatalFailure)(message) from error
+    async def _forget_old(self) -> None:
+        """Delete old keys from time to time; the task has its result, whatever becomes of this."""
+        if self._once is None or monotonic() - self._forgotten < FORGET_SECONDS:
+            return
+        self._forgotten = monotonic()
+        try:
+            await in_thread(self._threads, self._database, self._run_forget)
+        except Exception as error:  # noqa: BLE001 - of a database or its driver
+            log.warning("old keys stay for now", reason=self._redact(describe(_original(error))))
+
+    def _run_forget(self, cancellation: Cancellation) -> None:
+        with self._transaction(cancellation, SETUP_SECONDS, writes=True) as connection:
+            if self._once and (count := self._once.forget(connection)):
+                log.info("deleted old keys", count=count)
+
+    def _fail(self, failure: Exception, bound: Sequence[Bound], where: str = "") -> NoReturn:
+        error = _original(failure)
+        values = [item for one in bound for values in one.sets for item in values.items()]
+        message = where + self._redact(hide_values(describe(error), values))[:LONGEST_MESSAGE]
+        if rule := business_rule(error, self.settings.errors):
+            raise BusinessError(rule.code, rule.message or message, {"sqlError": details(error)}) from error
+        retryable = is_retryable(error, read_only=self.settings.read_only)
+        raise (RetryableFailure if retryable else FatalFailure)(message) from error
 
     def _redact(self, message: str) -> str:
-        if self._url.password:
-            message = message.replace(self._url.password, "<password>")
-        return self.environment.secrets.redact(message)
+        return self.environment.secrets.redact(hide_password(message, self._password))
 
 
-def _enable_wal(engine: Engine) -> None:
-    """Let SQLite's readers work beside a writer. The mode stays in the file, so one success is enough for ever."""
-    with contextlib.suppress(DBAPIError), engine.connect() as connection:  # in use right now, or on a read-only medium
-        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+_OUTCOMES: Final = (BusinessError, FatalFailure, RetryableFailure)
+
+SETUP_SECONDS: Final = 600.0
+"""How long a statement of `setup` may take where the server has no limit: one may build an index."""
 
 
-def engine_url(value: str, workdir: Path) -> URL:
-    """Read a database URL, choose the driver and resolve the path of a SQLite file.
-
-    Raises:
-        ValueError: It is no URL, or of no database this type knows. The message never holds the URL.
-    """
-    try:
-        url = make_url(value)
-    except (ArgumentError, ValueError):
-        raise ValueError("the database URL of spec.sql is not a URL") from None
-    driver = _DRIVERS.get(url.drivername)
-    if driver is None:
-        raise ValueError(f"the database URL of spec.sql starts with {url.drivername}://; use sqlite or postgresql")
-    url = url.set(drivername=driver)
-    if driver == _DRIVERS["sqlite"]:
-        if not url.database or url.database == ":memory:":
-            raise ValueError("the database URL of spec.sql names no file; a database in memory ends with its worker")
-        if not url.database.startswith("file:"):
-            url = url.set(database=str(workdir / url.database))
-    return url
+def _original(error: Exception) -> BaseException:
+    """The driver's exception behind SQLAlchemy's."""
+    return getattr(error, "orig", None) or error
 
 
-def is_read(statement: str) -> bool:
-    """Whether a statement only reads, so that its rows can be fetched one by one.
+def _database_class(url: URL) -> type[Database]:
+    """Import what one database needs, and no more."""
+    match url.get_backend_name():
+        case "postgresql":
+            from prokos.tde.sql_postgresql import PostgreSql
 
-    Only a guess from its words: a wrong no costs memory, and a yes must be right, since PostgreSQL takes no other
-    statement for a cursor. So any word of a writing statement makes it a no.
-    """
-    return bool(_READS.match(statement)) and not _NOT_ONLY_READS.search(statement)
+            return PostgreSql
+        case "mysql":
+            from prokos.tde.sql_mysql import MySql
+
+            return MySql
+        case _:
+            from prokos.tde.sql_sqlite import Sqlite
+
+            return Sqlite
+
+
+def _return_memory() -> None:
+    """Give back to the system what importing drivers and dialects took and freed; about 3 MB."""
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)

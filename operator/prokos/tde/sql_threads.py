@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import os
 import socket
+import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from threading import Lock
+from threading import Lock, Timer
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from prokos.tde.cancellation import finish
 
@@ -23,13 +24,24 @@ T = TypeVar("T")
 REPEAT_SECONDS = 0.2
 """Time between two requests to cancel: one that arrives between two statements has no effect."""
 CANCEL_SECONDS = 5.0
-"""How long PostgreSQL may take to cancel before its connection is cut."""
+"""How long a server may take to cancel before its connection is cut."""
+
+
+class Ender(Protocol):
+    """What ends a connection's statement, from another thread."""
+
+    def cancel(self, driver: Any) -> None:
+        """Ask the database for it."""
+
+    def cut(self, driver: Any) -> None:
+        """Cut the connection."""
 
 
 class Cancellation:
     """Ends the statement that a thread is waiting for, from another thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, ender: Ender) -> None:
+        self._ender = ender
         self._lock = Lock()
         self._driver: Any = None
         self._requested = False
@@ -42,8 +54,7 @@ class Cancellation:
             InterruptedError: The cancellation came before.
         """
         with self._lock:
-            if self._requested:
-                raise InterruptedError("cancelled")
+            self.check()
             self._driver = connection.connection.driver_connection
         try:
             yield
@@ -53,29 +64,61 @@ class Cancellation:
                 if self._requested:  # its effect may come late, and must not meet another task's statement
                     connection.invalidate()
 
+    def check(self) -> None:
+        """Stop here if the task was cancelled: a database may have taken that for the end of one statement.
+
+        Raises:
+            InterruptedError: It was.
+        """
+        if self._requested:
+            raise InterruptedError("cancelled")
+
     def request(self, *, cut: bool) -> None:
         """Ask the database to end the statement, or cut the connection to it."""
         with self._lock:
             self._requested = True
-            if self._driver is None:
-                return
-            if not hasattr(self._driver, "cancel_safe"):
-                self._driver.interrupt()  # SQLite works in this process
-            elif cut:
-                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._driver.fileno())) as connection:
-                    connection.shutdown(socket.SHUT_RDWR)  # closing it would take it from under the thread
-            else:
-                self._driver.cancel_safe(timeout=CANCEL_SECONDS)
+            if self._driver is not None:
+                (self._ender.cut if cut else self._ender.cancel)(self._driver)
 
 
-async def in_thread(threads: ThreadPoolExecutor, work: Callable[[Cancellation], T]) -> T:
+def cut_socket(descriptor: int) -> None:
+    """Shut a connection that a thread waits for; closing it would take it from under the thread."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def cutting_after(seconds: float, cut: Callable[[], None]) -> Iterator[None]:
+    """Cut a connection that is not made within some seconds."""
+    timer = Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+async def in_thread(threads: ThreadPoolExecutor, ender: Ender, work: Callable[[Cancellation], T]) -> T:
     """Run `work` in a thread. When cancelled, it ends the statement and waits for the thread."""
-    cancellation = Cancellation()
-    running = threads.submit(work, cancellation)
+    cancellation = Cancellation(ender)
+    running = threads.submit(_run, work, cancellation)
     try:
         return await asyncio.wrap_future(running)
     except asyncio.CancelledError:
         await finish(asyncio.to_thread(_end, running, cancellation))
+        raise
+
+
+def _run(work: Callable[[Cancellation], T], cancellation: Cancellation) -> T:
+    try:
+        return work(cancellation)
+    except BaseException as error:
+        # Futures are parts of cycles, so a traceback would keep rows of any size until the collector comes by.
+        failure: BaseException | None = error
+        while failure is not None:
+            traceback.clear_frames(failure.__traceback__)
+            failure = failure.__cause__ or failure.__context__
         raise
 
 
