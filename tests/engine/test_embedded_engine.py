@@ -166,7 +166,7 @@ async def test_comes_back_after_a_kill_with_what_was_running(engine: Running) ->
     instance = await leave_a_task(engine)
     os.kill(killed or 0, signal.SIGKILL)
     await wait_until(lambda: "the engine is ready again" in engine.events, "it is back")
-    assert engine.events[0] == "the engine ended with signal SIGKILL and is started again in 0.5 s"
+    assert engine.events[0] == "the engine ended with signal SIGKILL and is started again"
     assert engine.address == address
     assert engine.pid not in {None, killed}
     assert engine.restarts == 1

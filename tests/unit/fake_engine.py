@@ -8,6 +8,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from prokos.engine import EngineError, NotFoundError
+from prokos.engine.losses import Losses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -37,6 +38,8 @@ class FakeEngine:
         self.gone: set[int] = set()
         self.refusals: dict[str | tuple[str, int], Exception] = {}
         self.hiccups: dict[str, list[Exception]] = defaultdict(list)
+        self.losses = Losses(None)
+        """Nobody watches a connection: a test notes the losses."""
 
     # --- what a test does and sees ----------------------------------------------------------------------------
 

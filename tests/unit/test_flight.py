@@ -4,7 +4,7 @@ import time
 
 from helpers import background, wait_until
 from prokos.engine import Slots
-from prokos.pdo.flight import InFlight
+from prokos.pdo.flight import NOTICED, InFlight
 from prokos.pdo.journal import Journal
 from unit.builders import task
 
@@ -106,19 +106,19 @@ def test_a_hint_of_an_earlier_attempt_does_not_end_the_next_one():
     assert airport.journal.counts["failed"] == 1
 
 
-def test_a_task_gives_its_slot_back_when_its_lease_is_over():
+def test_a_task_gives_its_slot_back_when_the_engine_offers_it_again():
     airport = Airport(lease=30)
     airport.add(1)
     now = time.monotonic()
-    airport.flights.drop_expired(now + 29)
+    airport.flights.drop_expired(now + 30 + NOTICED - 1)
     assert airport.slots.used == 1
-    airport.flights.drop_expired(now + 31)
+    airport.flights.drop_expired(now + 30 + NOTICED + 1)
     assert airport.slots.used == 0
     assert 1 not in airport.flights
 
 
 async def test_leases_are_watched_all_the_time():
-    airport = Airport(lease=0.02)
+    airport = Airport(lease=0.02 - NOTICED)
     async with background(airport.flights.expire(tick=0.01)):
         for key in (1, 2):
             airport.add(key)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +53,10 @@ def test_the_level_decides_what_is_logged():
 
 def test_an_unknown_level_is_info():
     assert "asking failed" in logged(PROKOS_LOG_LEVEL="loud")
+
+
+def test_work_goes_on_when_its_log_cannot_be_written():
+    code = CODE + "print('went on')"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=full, text=True, check=False)
+    assert done.stdout == "went on\n"

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from helpers import background, wait_until
-from prokos.engine import EngineUnavailableError, JobSource, Slots, WrongStateError
+from prokos.engine import JobSource, Slots, WrongStateError
+from prokos.engine.losses import DOUBT
 from prokos.tde.lease import TDE_LEASE, LeaseLostError, keep, must_verify
 from unit.builders import job, task
 from unit.fake_engine import FakeEngine
-from unit.tde_bench import PARENT, Bench, dispatched
+from unit.tde_bench import PARENT, TDE, Bench, dispatched
 
 LEASE = 0.2
 
@@ -86,10 +87,9 @@ async def test_a_job_that_comes_again_while_it_is_worked_on_is_not_executed_twic
     assert len(bench.executor.inputs) == 1
 
 
-@pytest.mark.parametrize(("exclusive", "handed_on"), [(True, [1, 3]), (False, [1, 2, 3])])
-async def test_what_waits_when_the_stream_breaks_is_dropped_only_if_nobody_else_may_have_it(exclusive, handed_on):
+async def test_jobs_that_wait_when_the_connection_is_lost_are_forgotten():
     engine, slots, seen = FakeEngine(), Slots(1), []
-    source = JobSource(engine, "pay", worker="test", lease=30, slots=slots, poll_interval=30, exclusive=exclusive)
+    source = JobSource(engine, "pay", worker="test", lease=30, slots=slots, poll_interval=30)
 
     async def take(taken: Any) -> None:
         seen.append(taken.key)
@@ -98,10 +98,58 @@ async def test_what_waits_when_the_stream_breaks_is_dropped_only_if_nobody_else_
         await wait_until(lambda: engine.streams["pay"])
         engine.offer(job(1), job(2))
         await wait_until(lambda: seen == [1] and all(stream.empty() for stream in engine.streams["pay"]))
-        engine.break_streams("pay", EngineUnavailableError("the broker died"))
-        await wait_until(lambda: engine.opened == 2, timeout=5)
+        engine.losses.note()
+        await asyncio.sleep(0)
         engine.offer(job(3))
-        for held in range(len(handed_on)):
-            await wait_until(lambda held=held: len(seen) > held)
-            slots.release()
-    assert seen == handed_on
+        slots.release()
+        await wait_until(lambda: len(seen) > 1)
+    assert seen == [1, 3]
+
+
+async def hang(_: dict[str, Any], __: Any) -> dict[str, Any]:
+    await asyncio.Event().wait()
+    return {}
+
+
+async def test_work_that_began_just_before_a_lost_connection_is_stopped_and_nothing_is_said_of_its_keys():
+    bench = Bench(hang)
+    bench.engine.offer(dispatched())
+    async with bench.running():
+        await wait_until(lambda: bench.executor.inputs)
+        bench.engine.losses.note()
+        await wait_until(lambda: "cancelled" in bench.executor.life)
+    assert bench.engine.commands == []
+
+
+async def test_work_that_began_long_before_a_lost_connection_goes_on():
+    release = asyncio.Event()
+
+    async def work(_: dict[str, Any], __: Any) -> dict[str, Any]:
+        await release.wait()
+        return {}
+
+    bench = Bench(work)
+    given = dispatched()
+    bench.engine.offer(replace(given, received_at=given.received_at - DOUBT))
+    async with bench.running():
+        await wait_until(lambda: bench.executor.inputs)
+        bench.engine.losses.note()
+        release.set()
+        await wait_until(bench.done)
+    assert [command[:2] for command in bench.engine.reports] == [("complete", PARENT), ("complete", TDE)]
+
+
+async def test_a_result_that_cannot_be_reported_is_dropped_with_the_connection():
+    class Away(FakeEngine):
+        async def complete_job(self, key: int, variables: Any = None) -> None:
+            self.commands.append(("tried", key))
+            await asyncio.Event().wait()
+
+    bench = Bench(succeed)
+    bench.worker.client = bench.engine = Away()
+    bench.engine.offer(dispatched())
+    async with bench.running():
+        await wait_until(lambda: bench.engine.commands)
+        bench.engine.losses.note()
+        await wait_until(lambda: not bench.worker._attempts)  # nothing outside shows it
+    assert bench.engine.commands == [("tried", PARENT)]

@@ -9,6 +9,7 @@ from aiohttp import web
 from prokos import __version__
 from prokos.dev.home import EmbeddedHome, fetch_json
 from prokos.engine import EngineError
+from prokos.engine.embedded_directory import lack_of_disk
 
 if TYPE_CHECKING:
     from prokos.engine import EngineClient
@@ -24,7 +25,7 @@ async def build_status(kernel: Kernel, home: EmbeddedHome, client: EngineClient)
     return {
         "version": __version__,
         "booted": kernel.steps.booted.is_set(),
-        "engine": await _engine(client),
+        "engine": await _engine(home, client),
         "pdo": {**pdo, "running": bool(observed.pdo.running), "restarts": observed.pdo.restarts},
         "executors": _executors(registry, home, observed, pdo.get("inFlight", {})),
         "processes": _processes(registry),
@@ -37,13 +38,17 @@ async def build_status(kernel: Kernel, home: EmbeddedHome, client: EngineClient)
     }
 
 
-async def _engine(client: EngineClient) -> dict[str, Any]:
+async def _engine(home: EmbeddedHome, client: EngineClient) -> dict[str, Any]:
     address = client.connection.address
     try:
         topology = await client.topology()
     except EngineError as error:
         return {"address": address, "ready": False, "message": str(error)}
-    return {"address": address, "ready": topology.ready, "version": topology.gateway_version}
+    embedded = home.desired().system.engine.external is None
+    # A partition may be unhealthy for a while and still work; not so with a full disk.
+    message = lack_of_disk(home.state.engine) if embedded and not topology.healthy else ""
+    ready = topology.ready and not message
+    return {"address": address, "ready": ready, "version": topology.gateway_version, "message": message}
 
 
 def _executors(

@@ -38,7 +38,10 @@ HOST = "127.0.0.1"
 """Everything of an embedded system listens on loopback alone."""
 
 READY_TIMEOUT = 60.0
-"""Seconds that booting may take after the engine is ready."""
+"""Seconds that booting may take after the engine is ready, and those of `REGISTRATION`."""
+
+REGISTRATION = 0.5
+"""Further seconds for each executor and each process. 0.05 are usual on two processors."""
 
 log = structlog.get_logger("prokos.dev")
 
@@ -75,6 +78,8 @@ class System:
         Raises:
             BootError: That took too long.
         """
+        desired = self.home.desired()
+        timeout += REGISTRATION * (len(desired.executors) + len(desired.processes))
         try:
             async with asyncio.timeout(timeout):
                 await self.kernel.steps.booted.wait()

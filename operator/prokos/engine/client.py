@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pyzeebe.proto.gateway_pb2_grpc import GatewayStub
 
 from prokos.engine import errors
 from prokos.engine.job import Job
+from prokos.engine.losses import Losses
 from prokos.engine.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -111,8 +113,12 @@ class EngineClient:
         self.policy = policy or RetryPolicy()
         self._channel = connection.open_channel()
         self._gateway: Any = GatewayStub(self._channel)
+        self.losses = Losses(self._channel)
+        """Known from the time on that the client is entered."""
+        self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        self._watching = asyncio.create_task(self.losses.watch(), name="engine connection")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -120,6 +126,9 @@ class EngineClient:
 
     async def close(self) -> None:
         """Close the channel; commands that are under way fail."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
         await self._channel.close()
 
     async def _call(self, rpc: Any, request: Any, *, idempotent: bool = True, timeout: float = COMMAND_TIMEOUT) -> Any:

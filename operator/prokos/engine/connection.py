@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # A restarted broker must be found again within a beat; gRPC's own ceiling is two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Despite its name the time-out of one connection attempt (1.85, measured). On an overloaded machine the engine's
+    # answer takes longer than the back-off.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     # The broker fills activation responses up to its own message limit of 4 MB, plus headers.
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 )

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import secrets
-import shutil
 import time
 from typing import TYPE_CHECKING, Self
 
 import structlog
 
 from prokos.engine.distribution import EngineSetupError, no_progress, obtain_distribution
+from prokos.engine.embedded_directory import (
+    LOCK_FILE,
+    DataInUseError,
+    lack_of_disk,
+    remove,
+    take_lock,
+    write_holder,
+)
+from prokos.engine.embedded_partitions import save_often
 from prokos.engine.embedded_process import BrokerProcess, describe_exit, find_free_ports
 from prokos.engine.embedded_settings import (
     EmbeddedSettings,
@@ -26,28 +33,21 @@ from prokos.engine.startup_cache import startup_cache_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from prokos.engine.distribution import Progress
 
 __all__ = ["DataInUseError", "EmbeddedEngine", "EmbeddedSettings", "EnginePorts", "EngineSetupError"]
 
-LOCK_FILE = "engine.lock"
+RESTART_DELAYS = (0.0, 1.0, 2.0, 4.0, 8.0, 10.0)
+"""Seconds before the first, second, ... restart in a row; the last one repeats. One that ran well is missed at once."""
 
-LOCK_PATIENCE = 2.0
-"""Seconds to wait for the lock: when a supervisor was killed, its broker is being killed, and takes a moment to end."""
-
-RESTART_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
-"""Seconds before the first, second, ... restart in a row; the last one repeats."""
+DISK_LOOK = 2.0
+"""Seconds between two looks at the room on the disk."""
 
 STEADY = 60.0
 """Seconds after which the engine counts as running well, and its restarts start from the first delay again."""
 
 log = structlog.get_logger("prokos.engine")
-
-
-class DataInUseError(EngineSetupError):
-    """Another engine works on the same data directory."""
 
 
 class EmbeddedEngine:
@@ -79,7 +79,7 @@ class EmbeddedEngine:
         self._command: list[str] = []
         self._environment: dict[str, str] = {}
         self._process: BrokerProcess | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._keepers: list[asyncio.Task[None]] = []
         self._restarts = 0
         self._closed = asyncio.Event()
 
@@ -133,14 +133,19 @@ class EmbeddedEngine:
         if self._lock is not None:
             raise RuntimeError("the engine was started already")
         self._closed.clear()
-        self._lock = await _take_lock(self.settings.data)
+        self._lock = await take_lock(self.settings.data)
         try:
             await self._prepare()
             await self._run()
         except BaseException:
             await self._end(grace=0)
             raise
-        self._keeper = asyncio.create_task(self._keep(), name="embedded engine")
+        self._keepers = [
+            asyncio.create_task(self._keep(), name="embedded engine"),
+            asyncio.create_task(self._watch_disk(), name="engine disk"),
+        ]
+        if self.settings.keep_state:
+            self._keepers.append(asyncio.create_task(save_often(self.management_url), name="engine snapshots"))
 
     async def stop(self, grace: float = 15.0) -> None:
         """End it. Without effect when it does not run.
@@ -149,10 +154,10 @@ class EmbeddedEngine:
             grace: Seconds it has to end by itself before it is killed. An engine that keeps no state is killed at
                 once.
         """
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-            self._keeper = None
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        self._keepers = []
         await self._end(grace if self.settings.keep_state else 0)
 
     async def wait_closed(self) -> None:
@@ -164,7 +169,7 @@ class EmbeddedEngine:
         home = await obtain_distribution(settings.version, progress=self._progress)
         java = await asyncio.to_thread(find_java)
         if not settings.keep_state:
-            await asyncio.to_thread(_remove, settings.broker_directory)
+            await asyncio.to_thread(remove, settings.broker_directory)
         self._ports = self._ports or find_free_ports(settings.host)
         self._command = build_command(settings, java, home, startup_cache_options(home, java))
         self._environment = build_environment(settings, self.ports, f"prokos-{secrets.token_hex(16)}", os.environ)
@@ -175,14 +180,16 @@ class EmbeddedEngine:
             raise RuntimeError("the engine was stopped")
         settings = self.settings
         started = time.monotonic()
+        if lack := lack_of_disk(settings.data):
+            raise EngineSetupError(lack)
         # What a killed JVM has left there.
-        await asyncio.to_thread(_remove, settings.temporary_directory)
+        await asyncio.to_thread(remove, settings.temporary_directory)
         for directory in (settings.broker_directory, settings.temporary_directory):
             directory.mkdir(parents=True, exist_ok=True)
         self._process = await BrokerProcess.spawn(
             self._command, self._environment, settings.data, settings.log_file, keep_open=[self._lock]
         )
-        _write_holder(self._lock, self._process.pid)
+        write_holder(self._lock, self._process.pid)
         await self._process.wait_ready(settings.host, self.ports, settings.ready_timeout)
         log.info("the engine is ready", address=self.address, seconds=round(time.monotonic() - started, 1))
 
@@ -197,7 +204,8 @@ class EmbeddedEngine:
             delay = RESTART_DELAYS[min(failures, len(RESTART_DELAYS) - 1)]
             failures += 1
             self._restarts += 1
-            self._tell(f"the engine ended with {describe_exit(code)} and is started again in {delay:g} s")
+            when = f" in {delay:g} s" if delay else ""
+            self._tell(f"the engine ended with {describe_exit(code)} and is started again{when}")
             await asyncio.sleep(delay)
             try:
                 await self._run()
@@ -210,6 +218,16 @@ class EmbeddedEngine:
                 ready_since = time.monotonic()
                 self._tell("the engine is ready again")
 
+    async def _watch_disk(self) -> None:
+        """Tell when the engine pauses because the disk is full, and when it goes on."""
+        full = ""
+        while True:
+            await asyncio.sleep(DISK_LOOK)
+            lack = lack_of_disk(self.settings.data)
+            if bool(lack) != bool(full):
+                self._tell(lack or "the disk has room again; the engine goes on")
+            full = lack
+
     def _tell(self, event: str) -> None:
         log.warning(event, address=self.address)
         self._on_event(event)
@@ -220,61 +238,12 @@ class EmbeddedEngine:
             self._process = None
         if self._lock is not None:
             settings = self.settings
-            await asyncio.to_thread(_remove, settings.temporary_directory)
+            await asyncio.to_thread(remove, settings.temporary_directory)
             if not settings.keep_state:
-                await asyncio.to_thread(_remove, settings.broker_directory)
+                await asyncio.to_thread(remove, settings.broker_directory)
                 (settings.data / LOCK_FILE).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     settings.data.rmdir()
             os.close(self._lock)
             self._lock = None
         self._closed.set()
-
-
-async def _take_lock(data: Path) -> int:
-    """Take a data directory for us; the file descriptor that holds it.
-
-    The broker inherits the descriptor: the lock is held until both are gone, also when we are killed.
-    """
-    deadline = time.monotonic() + LOCK_PATIENCE
-    while (lock := _try_lock(data)) is None:
-        if time.monotonic() > deadline:
-            raise DataInUseError(
-                f"another engine works on {data} ({_read_holder(data)}); stop it, or choose another directory"
-            )
-        await asyncio.sleep(0.1)
-    return lock
-
-
-def _try_lock(data: Path) -> int | None:
-    path = data / LOCK_FILE
-    try:
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise EngineSetupError(f"cannot keep the engine's state in {data}: {error.strerror}") from error
-    with contextlib.suppress(BlockingIOError, FileNotFoundError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # An engine that keeps no state removes the file when it ends; what we hold must be the one that is there.
-        if os.fstat(lock).st_ino == path.stat().st_ino:
-            return lock
-    os.close(lock)
-    return None
-
-
-def _write_holder(lock: int, pid: int) -> None:
-    """Leave in the lock file who holds it, for the one who is refused."""
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"java process {pid}, started by process {os.getpid()}\n".encode(), 0)
-
-
-def _read_holder(data: Path) -> str:
-    try:
-        return (data / LOCK_FILE).read_text().strip() or "just starting"
-    except OSError:
-        return "just ending"
-
-
-def _remove(directory: Path) -> None:
-    # A JVM that was just killed may still be seen writing; what is left then is removed at the next start.
-    shutil.rmtree(directory, ignore_errors=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 from prokos.engine.client import EngineClient
 from prokos.engine.connection import Connection
 from prokos.engine.distribution import EngineSetupError
+from prokos.engine.embedded_partitions import ManagementError, read_partitions
 from prokos.engine.embedded_settings import EnginePorts, last_meaningful_lines
 from prokos.engine.errors import EngineError
 from prokos.engine.retry import RetryPolicy
@@ -35,9 +36,6 @@ OUTPUT_LIMIT = 256 * 1024
 
 START_FAILED = "Startup failed in the following steps"
 """What the broker says when it has given up; its process stays nevertheless."""
-
-ANSWER_TIMEOUT = 5.0
-"""Seconds the engine's web server may take to answer while it starts."""
 
 POLL = 0.1
 """Seconds between two looks at whether the engine is ready."""
@@ -104,7 +102,10 @@ class BrokerProcess:
         return await self._process.wait()
 
     async def wait_ready(self, host: str, ports: EnginePorts, timeout: float) -> None:
-        """Wait until every partition has a healthy leader, which is when commands succeed, and all ports serve.
+        """Wait until every partition has a healthy leader that works, which is when commands succeed.
+
+        A leader calls itself healthy when it begins to replay its log, and works when that is done. The web servers
+        start last: before they do, the broker may die again because one has no port.
 
         Raises:
             EngineSetupError: The process ended before, or it took longer than `timeout` seconds.
@@ -113,9 +114,10 @@ class BrokerProcess:
         client = EngineClient(Connection(f"{host}:{ports.gateway}"), RetryPolicy(patience=0))
         try:
             while self.running:
-                with contextlib.suppress(EngineError, OSError):
-                    # The web servers start last: the broker is ready, and dies again when one has no port.
-                    if (await client.topology()).healthy and await _serves(host, ports.management):
+                with contextlib.suppress(EngineError, ManagementError):
+                    if (await client.topology()).healthy and not any(
+                        partition.replays for partition in await read_partitions(f"http://{host}:{ports.management}")
+                    ):
                         return
                 if time.monotonic() > deadline:
                     raise self._failed(f"is not ready after {timeout:.0f} s")
@@ -146,17 +148,6 @@ class BrokerProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         await self.wait()
-
-
-async def _serves(host: str, port: int) -> bool:
-    """Whether a web server answers; it does not matter what."""
-    async with asyncio.timeout(ANSWER_TIMEOUT):
-        reader, writer = await asyncio.open_connection(host, port)
-        try:
-            writer.write(b"GET /actuator/health HTTP/1.0\r\n\r\n")
-            return (await reader.readline()).startswith(b"HTTP/")
-        finally:
-            writer.close()
 
 
 def describe_exit(code: int) -> str:

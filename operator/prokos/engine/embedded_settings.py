@@ -24,6 +24,10 @@ AOT_JAVA = 25
 MAX_PROCESSORS = 4
 """What the JVM is told at most: it sizes its pools by processors, and one partition keeps no more than these busy."""
 
+FREE_DISK_MB = 256
+"""Free disk in MB below which the engine executes nothing, and is not started. A snapshot and some log segments fit in
+it. Camunda's default is 2 GB."""
+
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CAMUNDA_LICENSE_KEY")
 """Variables of our environment that the engine gets. Spring takes any variable for a setting (`SERVER_PORT`), so the
 others stay out, and with them the secrets of executors."""
@@ -125,9 +129,8 @@ def build_environment(
         "ZEEBE_BROKER_DATA_DIRECTORY": str(settings.broker_directory),
         # The log grows by whole segments, written out when they are made: 128 MB take half a second of a start.
         "ZEEBE_BROKER_DATA_LOGSEGMENTSIZE": "16MB",
-        # The engine refuses every command below 2 GB of free disk by default. A snapshot and some segments fit in this.
-        "ZEEBE_BROKER_DATA_DISK_FREESPACE_PROCESSING": "256MB",
-        "ZEEBE_BROKER_DATA_DISK_FREESPACE_REPLICATION": "128MB",
+        "ZEEBE_BROKER_DATA_DISK_FREESPACE_PROCESSING": f"{FREE_DISK_MB}MB",
+        "ZEEBE_BROKER_DATA_DISK_FREESPACE_REPLICATION": f"{FREE_DISK_MB // 2}MB",
         # Reserved per partition; 512 MB by default.
         "ZEEBE_BROKER_EXPERIMENTAL_ROCKSDB_MEMORYLIMIT": "128MB",
         "ZEEBE_BROKER_CLUSTER_RAFT_FLUSH_ENABLED": str(settings.keep_state).lower(),

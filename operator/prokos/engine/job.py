@@ -29,6 +29,8 @@ class Job:
     """Variables as JSON text, as it came: what is only passed on is not parsed."""
     leased_at: float = field(default_factory=time.monotonic, compare=False)
     """A time on our monotonic clock, in seconds, at which the lease had not begun or just began."""
+    received_at: float = field(default_factory=time.monotonic, compare=False)
+    """When it was received, on the same clock."""
 
     @classmethod
     def from_message(cls, message: Any, leased_at: float | None = None) -> Self:

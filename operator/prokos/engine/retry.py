@@ -30,7 +30,7 @@ class RetryPolicy:
 
     initial: float = 0.02
     """First back-off. Back-pressure on a busy broker passes within tens of milliseconds."""
-    maximum: float = 2.0
+    maximum: float = 1.0
     """Longest back-off: a broker that came back is used again within this time."""
     patience: float | None = None
     """Give up after this long; 0 makes one attempt, None never gives up and ends only by cancellation."""

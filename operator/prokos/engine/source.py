@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections import deque
 from dataclasses import replace
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from prokos.engine.job import Job
 
 log = structlog.get_logger(__name__)
+
+Attempt = asyncio.Task[None]
+"""The work on a job."""
 
 STREAM_RETRY = 1.0
 """Seconds between attempts to open a stream that broke; polls go on meanwhile."""
@@ -93,7 +97,6 @@ class JobSource:
         lease: float,
         slots: Slots,
         poll_interval: float,
-        exclusive: bool = False,
     ) -> None:
         """Make it; see `run`.
 
@@ -104,8 +107,6 @@ class JobSource:
             lease: Seconds for which they are taken.
             slots: How many the consumer may hold.
             poll_interval: Seconds between polls beside the stream.
-            exclusive: Nobody else may work a job at the same time. An engine that died works off again what it had
-                not written down, and may hand out once more what waits here; so that is dropped when the stream breaks.
         """
         self.client = client
         self.job_type = job_type
@@ -113,8 +114,8 @@ class JobSource:
         self.lease = lease
         self.slots = slots
         self.poll_interval = poll_interval
-        self.exclusive = exclusive
         self._buffer: deque[Job] = deque()
+        self._attempts: dict[Attempt, Job] = {}
         self._stalls = Stalls()
         self._arrived = asyncio.Event()
         self._poll_now = asyncio.Event()
@@ -122,20 +123,35 @@ class JobSource:
         self._caught_up = asyncio.Event()
         self._caught_up.set()
 
-    async def run(self, handle: Callable[[Job], Awaitable[None]]) -> None:
+    async def run(self, handle: Callable[[Job], Awaitable[Attempt | None]]) -> None:
         """Hand every job to `handle`, which owns the job's slot and releases it when the job is done with.
 
-        Runs until it is cancelled; lost connections are mended.
+        Runs until it is cancelled. Lost connections are mended; what was received shortly before is forgotten
+        (`prokos.engine.losses`): jobs that wait here, and those in work, whose tasks are cancelled.
+
+        Args:
+            handle: Begins the work on a job, and returns its task if it goes on.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._stalls.watch())
             tasks.create_task(self._stream())
             tasks.create_task(self._poll())
+            tasks.create_task(self._forget())
             while True:
                 await self.slots.wait_free()
                 job = await self._next()
                 self.slots.take()
-                await handle(job)
+                if attempt := await handle(job):
+                    self._attempts[attempt] = job
+                    attempt.add_done_callback(self._attempts.pop)
+
+    async def _forget(self) -> None:
+        while True:
+            await self.client.losses.wait()
+            self._buffer.clear()
+            for attempt, job in self._attempts.items():
+                if self.client.losses.doubts(job):
+                    attempt.cancel()
 
     async def _next(self) -> Job:
         while True:
@@ -172,8 +188,6 @@ class JobSource:
                         break
             except EngineError as error:
                 log.debug("job stream broke", job_type=self.job_type, error=str(error))
-                if self.exclusive:
-                    self._buffer.clear()
                 await asyncio.sleep(STREAM_RETRY)
             else:
                 if not self._behind:
@@ -209,9 +223,13 @@ class JobSource:
                     self._caught_up.clear()
             # While behind, the next poll is due when the consumer has used up what this one brought.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if self._behind else self.poll_interval):
+                async with asyncio.timeout(None if self._behind else self._until_next_poll()):
                     await self._poll_now.wait()
             self._poll_now.clear()
+
+    def _until_next_poll(self) -> float:
+        # The sources of a process begin at one time; hundreds of them must not poll at one time ever after.
+        return self.poll_interval * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load, guards nothing
 
     async def _wait_room(self) -> None:
         await self.slots.wait_free()

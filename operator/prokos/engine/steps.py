@@ -75,8 +75,10 @@ class StepRunner:
         )
         async with asyncio.TaskGroup() as running:
 
-            async def start(job: Job) -> None:
-                running.create_task(self._work(job, step)).add_done_callback(lambda _: slots.release())
+            async def start(job: Job) -> asyncio.Task[None]:
+                attempt = running.create_task(self._work(job, step))
+                attempt.add_done_callback(lambda _: slots.release())
+                return attempt
 
             await source.run(start)
 

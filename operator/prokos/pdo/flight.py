@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from prokos.pdo.journal import Journal
     from prokos.tde import TaggedTask
 
-TICK = 1.0
+TICK = 0.5
 """Seconds between looks for tasks whose lease is over."""
+
+NOTICED = 1.5
+"""Seconds after a lease within which the engine notices that it is over and offers the task again (it looks every
+second). Slots that come free earlier would go to younger tasks, and the older ones would wait."""
 
 
 @dataclass(slots=True)
@@ -57,7 +61,7 @@ class InFlight:
     def add(self, task: TaggedTask, slots: Slots) -> None:
         """Take over a task and its slot. A task the engine offered again, its lease over, keeps one slot."""
         self.remove(task.job_key)
-        self._flights[task.job_key] = Flight(task, slots, time.monotonic() + self._lease)
+        self._flights[task.job_key] = Flight(task, slots, time.monotonic() + self._lease + NOTICED)
 
     def holds(self, task: TaggedTask) -> bool:
         """Whether this very activation of a task is in flight: it has not ended, and was not offered again since."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from prokos.pdo.dispatch import start_tde
 from prokos.pdo.flight import InFlight
 from prokos.pdo.journal import Journal
 from prokos.pdo.tagging import element_of, tag
+from prokos.pdo.taken import Taken
 from prokos.router import ROUTE_MESSAGE, Decision, Element, Refused, decide, element_variable
 
 if TYPE_CHECKING:
@@ -35,9 +35,6 @@ DISPATCH_CONCURRENCY = 64
 
 ASK_AGAIN = 10.0
 """Seconds after which a route that tasks still wait for is requested again: a request, or its outcome, may be lost."""
-
-TAKEN_KEPT = 50_000
-"""Jobs whose keys are remembered, to know one that is offered again. They take about 8 MB."""
 
 SHARD_KEPT = 15.0
 """Seconds a shard is scanned after its last beat here: its next beat may be served by another replica."""
@@ -80,8 +77,7 @@ class Pdo:
         self._routes: dict[Element, tuple[Decision | Refused, float | None]] = {}
         self._waiting: dict[Element, list[_Waiting]] = {}
         self._requested: dict[Element, float] = {}
-        self._taken: OrderedDict[int, None] = OrderedDict()
-        """Keys of the jobs taken lately, oldest first."""
+        self._taken = Taken(time.monotonic())
         self._limit = asyncio.Semaphore(DISPATCH_CONCURRENCY)
         self._dispatches: set[asyncio.Task[None]] = set()
 
@@ -158,9 +154,17 @@ class Pdo:
             poll_interval=poll_interval(self.settings.scan_interval.total_seconds(), len(state.scans)),
         )
 
-        async def take(job: Job) -> None:
+        async def take(job: Job) -> asyncio.Task[None] | None:
             await self._limit.acquire()
-            self._start(self._handle(job, slots, state)).add_done_callback(lambda _: self._limit.release())
+            if self.client.losses.doubts(job):
+                self._limit.release()
+                slots.release()
+                return None
+            # From here on the task is ours, until it ends or its lease is over.
+            task = self._take(job, slots, state)
+            dispatch = self._start(self._handle(job, task))
+            dispatch.add_done_callback(lambda _: self._limit.release())
+            return dispatch
 
         await source.run(take)
 
@@ -177,14 +181,14 @@ class Pdo:
 
     # --- tag, route, dispatch ---------------------------------------------------------------------------------
 
-    async def _handle(self, job: Job, slots: Slots, state: _Shard) -> None:
+    def _take(self, job: Job, slots: Slots, state: _Shard) -> TaggedTask:
         task = tag(job, self.registry, self.lease, verify=self._may_have_started(job, state))
-        # From here on the task is ours, until it ends or its lease is over.
         self.flights.add(task, slots)
-        self._taken[job.key] = None
-        if len(self._taken) > TAKEN_KEPT:
-            self._taken.popitem(last=False)
+        self._taken.add(job.key, time.monotonic())
         self.journal.seen(task, state.beat)
+        return task
+
+    async def _handle(self, job: Job, task: TaggedTask) -> None:
         element = element_of(job, self.registry)
         outcome = self._route(element)
         if outcome is None:
@@ -281,7 +285,7 @@ class Pdo:
 
     async def _go_on(self, waiting: _Waiting, outcome: Decision | Refused) -> None:
         async with self._limit:
-            if self.flights.holds(waiting.task):
+            if self.flights.holds(waiting.task) and not self.client.losses.doubts(waiting.job):
                 await self._proceed(waiting.job, waiting.task, outcome)
 
     async def _refuse(self, task: TaggedTask, refused: Refused) -> None:

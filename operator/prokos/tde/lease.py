@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from prokos.engine import EngineError, NotFoundError, RejectedError
-from prokos.tde.report import parent_is_gone
+from prokos.tde.report import Parent, renew_parent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -65,8 +65,8 @@ async def keep(client: EngineClient, job: Job, task: TaggedTask | None, lease: f
                 held_until = renewed_at + lease
             if task is not None:
                 async with _until(held_until):
-                    gone = await parent_is_gone(client, task)
-                if gone:
+                    parent = await renew_parent(client, task)
+                if parent is Parent.GONE:
                     raise TaskGoneError("the task was cancelled")
         except NotFoundError as error:
             raise TaskGoneError(f"the TDE was ended: {error}") from error

@@ -10,6 +10,8 @@ directly has no parent job: the outcome goes to its own job, and from there to t
 
 from __future__ import annotations
 
+import contextlib
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -33,6 +35,10 @@ INPUT_VARIABLE = "input"
 
 OUTPUT_VARIABLE = "output"
 """Variable that the executor's `outputs` mappings build."""
+
+ASK_AGAIN = 1.5
+"""Seconds after which a TDE asks again for a task whose lease is over. A PDO takes that task within two seconds, unless
+it is dead; the retries of the TDE's job (`bpmn/tde.bpmn.j2`) suffice for so long."""
 
 OUTCOME_VARIABLE = "outcome"
 """Variable in which a TDE keeps how it ended, for whoever watches it."""
@@ -107,22 +113,36 @@ async def end_tde(client: EngineClient, job: Job, outcome: Outcome, variables: d
         log.debug("TDE has ended already", job=job.key)
 
 
-async def parent_waits(client: EngineClient, task: TaggedTask) -> bool:
-    """Whether a task's job is open and leased, so that its TDE may begin; if so its lease is extended."""
-    try:
-        await client.extend_lease(task.job_key, task.lease / 1000)
-    except (NotFoundError, RejectedError):
-        return False
-    return True
+class Parent(Enum):
+    """What has become of the job that a TDE works for."""
+
+    LEASED = "leased"
+    """It is open, and its lease is extended."""
+    UNLEASED = "not leased"
+    """Its lease is over for a moment, until a PDO takes it again; or it waits for its next attempt, or for a person.
+    The engine does not tell these apart. It takes a result in the first case only."""
+    GONE = "gone"
+    """It has ended."""
 
 
-async def parent_is_gone(client: EngineClient, task: TaggedTask) -> bool:
-    """Whether a task's job has ended, so that its running TDE must stop; if not its lease is extended."""
+async def renew_parent(client: EngineClient, task: TaggedTask) -> Parent:
+    """Extend the lease of a task's job, and learn whether there still is one."""
     try:
         await client.extend_lease(task.job_key, task.lease / 1000)
     except NotFoundError:
-        return True
+        return Parent.GONE
     except RejectedError:
-        # Its lease was over for a moment. It is open, and takes a result from whoever knows its key.
+        return Parent.UNLEASED
+    return Parent.LEASED
+
+
+async def put_back(client: EngineClient, job: Job) -> bool:
+    """Let a TDE that found its task without a lease ask again a little later; False when it has asked often enough.
+
+    Ended, it would be started anew at the end of the executor's backlog. Put back, its job keeps its place.
+    """
+    if job.retries <= 1:
         return False
-    return False
+    with contextlib.suppress(NotFoundError, RejectedError):
+        await client.fail_job(job.key, "the task's lease is over", retries=job.retries - 1, backoff=ASK_AGAIN)
+    return True

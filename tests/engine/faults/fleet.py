@@ -25,6 +25,7 @@ from engine.devsystem import DevSystem, wait_until
 from engine.faults.ledger import Execution, Findings, LedgerFile, Pause, check
 from engine.samples import HEAD, write
 from prokos.engine import Connection, EngineClient, EngineUnavailableError, NotFoundError
+from prokos.engine.losses import DOUBT
 
 ELEMENTS = tuple(f"task{number:02}" for number in range(1, 11))
 EXECUTORS = {"ledger-odd": 2, "ledger-even": 2}
@@ -83,11 +84,29 @@ def ledger_executor(name: str, workers: int, ledger: Path, seed: int, *, concurr
 class Fleet:
     """A `prokos dev` whose executors write the ledger, and instances of the ten-task process on it."""
 
-    def __init__(self, directory: Path, seed: int, *, lease: str = "8s", engine: str | None = None) -> None:
-        """Args: where everything goes; the seed of all chance; the PDO's lease; an engine that runs already."""
+    def __init__(
+        self,
+        directory: Path,
+        seed: int,
+        *,
+        lease: str = "8s",
+        engine: str | None = None,
+        ledger: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """Make it.
+
+        Args:
+            directory: Where everything goes.
+            seed: Of all chance.
+            lease: The PDO's.
+            engine: Address of an engine that runs already.
+            ledger: File of the ledger, if that is to be elsewhere.
+            environment: More variables for all processes.
+        """
         self.seed = seed
         self.random = random.Random(seed)
-        self.ledger_file = directory / "ledger.jsonl"
+        self.ledger_file = ledger or directory / "ledger.jsonl"
         system: dict[str, Any] = {"pdo": {"lease": lease}}
         if engine is not None:
             system["engine"] = {"external": {"address": engine}}
@@ -95,9 +114,12 @@ class Fleet:
             {"apiVersion": "prokos.io/v1alpha1", "kind": "ProkOS", "metadata": {"name": "test"}, "spec": system}
         ]
         manifests = write(directory / "manifests", processes={PROCESS: ten_tasks()}, resources=resources)
-        self.dev = DevSystem(directory, [manifests])
+        self.dev = DevSystem(directory, [manifests], environment=environment)
         self._ledger = LedgerFile(self.ledger_file)
         self.instances: set[int] = set()
+        self.forgotten: set[int] = set()
+        """Instances that the engine said it had started, just before it was killed, and then knew nothing of."""
+        self._started: dict[int, float] = {}
         self.cancelled: set[int] = set()
         self.deaths: dict[int, float] = {}
         self.broker_deaths: list[float] = []
@@ -130,7 +152,9 @@ class Fleet:
             async def one() -> None:
                 async with limit:
                     try:
-                        started.add((await client.create_instance(PROCESS, variables)).key)
+                        key = (await client.create_instance(PROCESS, variables)).key
+                        started.add(key)
+                        self._started[key] = time.monotonic()
                     except EngineUnavailableError:
                         return
 
@@ -180,6 +204,13 @@ class Fleet:
             answers = await asyncio.gather(*(runs(key) for key in ordered))
         return {key for key, answer in zip(ordered, answers, strict=True) if answer}
 
+    def load(self, instances: int, **variables: Any) -> set[int]:
+        """Start instances, and wait until a random part of their tasks was executed."""
+        executed = len(self.executions())
+        started = self.start(instances, **variables)
+        self.wait_for_executions(executed + int(instances * self.random.uniform(0.5, 3)))
+        return started
+
     def settle(self, timeout: float) -> Findings:
         """Wait until every instance has ended, then check the ledger."""
         deadline = time.monotonic() + timeout
@@ -189,18 +220,26 @@ class Fleet:
                 raise AssertionError(f"seed {self.seed}: {self._describe(left)}")
             time.sleep(0.2)
         findings = self.check()
-        print(f"seed {self.seed}: {findings}", flush=True)
+        forgotten = f"{len(self.forgotten)} forgotten at their start, " if self.forgotten else ""
+        print(f"seed {self.seed}: {forgotten}{findings}", flush=True)
         return findings
 
     def _unfinished(self, ended: set[int]) -> set[int]:
         """Instances and executions that go on, by instance. `ended` is what is known and gets to be known."""
         executions = self.executions()
         # An instance whose start was lost with its answer shows in the ledger.
-        wanted = (self.instances | {one.instance for one in executions}) - self.cancelled
+        wanted = (self.instances | {one.instance for one in executions}) - self.cancelled - self.forgotten
         finished = {one.instance for one in executions if one.element == ELEMENTS[-1] and one.how == "end"}
         candidates = (wanted & finished) - ended
         ended |= candidates - self.running(candidates)
-        return (wanted - ended) | {one.instance for one in executions if one.how == "running"}
+        doubtful = self._begun_before_a_death(executions) & (wanted - finished)
+        self.forgotten |= doubtful - self.running(doubtful)
+        return (wanted - ended - self.forgotten) | {one.instance for one in executions if one.how == "running"}
+
+    def _begun_before_a_death(self, executions: list[Execution]) -> set[int]:
+        """Instances that began so shortly before the broker was killed that it may have forgotten them."""
+        begun = {one.instance: one.started for one in reversed(executions)} | self._started
+        return {key for key, at in begun.items() if any(death - DOUBT < at < death for death in self.broker_deaths)}
 
     def _describe(self, left: Collection[int]) -> str:
         last = {one.instance: one for one in self.executions() if one.instance in left}
@@ -214,12 +253,11 @@ class Fleet:
     def check(self) -> Findings:
         """Check the ledger of everything so far."""
         return check(
-            self.executions(),
+            [one for one in self.executions() if one.instance not in self.forgotten],
             ELEMENTS,
-            instances=self.instances,
+            instances=self.instances - self.forgotten,
             cancelled=self.cancelled,
             pauses=self.pauses,
-            broker_deaths=self.broker_deaths,
         )
 
     def wait_for_executions(self, count: int, timeout: float = 60) -> None:

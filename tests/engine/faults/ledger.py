@@ -43,10 +43,6 @@ class Pause:
     end: float
 
 
-FORGOTTEN = 2.0
-"""Seconds before its death within which the broker hands out jobs without having written that down."""
-
-
 @dataclass(frozen=True)
 class Overlap:
     """Two executions of one job at the same time."""
@@ -64,7 +60,7 @@ class Findings:
     repeated: int = 0
     """Executions beyond the first one of each attempt."""
     excused: int = 0
-    """Overlaps with an execution in a process that was paused meanwhile, or that the broker forgot when it died."""
+    """Overlaps with an execution in a process that was paused meanwhile."""
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -122,7 +118,6 @@ def check(
     instances: Collection[int],
     cancelled: Collection[int] = (),
     pauses: Iterable[Pause] = (),
-    broker_deaths: Iterable[float] = (),
 ) -> Findings:
     """Check the invariants.
 
@@ -132,7 +127,6 @@ def check(
         instances: Those that must have been executed to their end.
         cancelled: Those that were cancelled, and may have stopped anywhere.
         pauses: Which processes were stopped for a while.
-        broker_deaths: When the broker was killed.
     """
     findings = Findings(executions=len(executions))
     findings.repeated = len(executions) - len({(execution.job, execution.retries) for execution in executions})
@@ -144,9 +138,9 @@ def check(
     for instance in sorted(wanted | by_instance.keys()):
         complete = instance in wanted or instance not in cancelled
         findings.problems += _check_instance(instance, by_instance[instance], elements, complete=complete)
-    paused, deaths = list(pauses), list(broker_deaths)
+    paused = list(pauses)
     for overlap in find_overlaps(executions):
-        if any(_excuses(pause, overlap) for pause in paused) or any(_forgot(death, overlap) for death in deaths):
+        if any(_excuses(pause, overlap) for pause in paused):
             findings.excused += 1
         else:
             findings.problems.append(_describe(overlap))
@@ -169,8 +163,8 @@ def _check_instance(
             problems.append(f"{_name(execution)} went on from a second result of a task before it")
     for position, token in enumerate(counting):
         result = finished.get(token)
-        if result is None or result.element != elements[position]:
-            problems.append(f"instance {instance} went on from {elements[position]} without a result of it")
+        if position >= len(elements) or result is None or result.element != elements[position]:
+            problems.append(f"instance {instance} went on from its task {position + 1} without a result of it")
     for position in range(1, len(elements)):
         later = [one.started for one in executions if one.element == elements[position]]
         earlier = [one.ended for one in executions if one.element == elements[position - 1] and one.how == "end"]
@@ -197,11 +191,6 @@ def _excuses(pause: Pause, overlap: Overlap) -> bool:
         execution.pid == pause.pid and pause.begin <= execution.ended and pause.end >= execution.started
         for execution in (overlap.first, overlap.second)
     )
-
-
-def _forgot(death: float, overlap: Overlap) -> bool:
-    """Whether the first execution began just before the broker died, and lasted until after that."""
-    return overlap.first.started > death - FORGOTTEN and overlap.first.started < death < overlap.second.started
 
 
 def _name(execution: Execution) -> str:

@@ -1,12 +1,10 @@
 """What is promised holds when processes are killed and paused: real broker, real processes, a ledger beside ProkOS.
 
-`PROKOS_FAULT_INSTANCES` says how many instances each fault meets, `PROKOS_FAULT_SEED` repeats a run's choices.
+`PROKOS_FAULT_INSTANCES` says how many instances a kill meets, `PROKOS_FAULT_SEED` repeats a run's choices.
 """
 
 from __future__ import annotations
 
-import os
-import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,21 +12,12 @@ from pathlib import Path
 import pytest
 
 from engine.devsystem import wait_until
+from engine.faults.extent import FEWER, INSTANCES, new_seed, settle
 from engine.faults.fleet import BEAT_WITHIN, Fleet
-from engine.faults.ledger import Findings
 from engine.faults.replicas import Replica, metric, running_engine
 from prokos.tde.lease import KEEP_SHARE, TDE_LEASE, VERIFY_AFTER_MS
 
-INSTANCES = int(os.environ.get("PROKOS_FAULT_INSTANCES", "100"))
-
-SETTLE = 90 + INSTANCES
-"""Seconds the instances may take to end after a fault; a busy machine takes long."""
-
 PDO_LEASE = 8.0
-
-
-def new_seed() -> int:
-    return int(os.environ.get("PROKOS_FAULT_SEED", random.SystemRandom().randrange(10**6)))
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +26,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield system
 
 
-def load(fleet: Fleet, instances: int = INSTANCES, **variables: float) -> None:
-    """Start instances, and wait until a random part of their tasks was executed."""
-    executed = len(fleet.executions())
-    fleet.start(instances, **variables)
-    fleet.wait_for_executions(executed + int(instances * fleet.random.uniform(0.5, 3)))
-
-
-def settle(fleet: Fleet) -> Findings:
-    findings = fleet.settle(SETTLE)
-    assert not findings.problems, f"seed {fleet.seed}: {findings}\n{fleet.dev.logs()}"
-    return findings
-
-
 def test_a_killed_pdo_delays_tasks_and_loses_none(fleet: Fleet) -> None:
-    load(fleet)
+    fleet.load(INSTANCES)
     (pid,) = fleet.processes("prokos.pdo")
     took = fleet.wait_for_beat(fleet.kill(pid))
     print(f"the heartbeat was back {took:.1f} s after the kill of the PDO")
@@ -60,10 +36,11 @@ def test_a_killed_pdo_delays_tasks_and_loses_none(fleet: Fleet) -> None:
 
 
 def test_a_killed_worker_has_its_tasks_executed_again(fleet: Fleet) -> None:
-    load(fleet)
+    fleet.load(INSTANCES)
     victim = fleet.busy_worker()
-    fleet.kill(victim)
+    took = fleet.wait_for_beat(fleet.kill(victim))
     settle(fleet)
+    assert took < BEAT_WITHIN
     cut = {one.job for one in fleet.executions() if one.pid == victim and one.how == "killed"}
     again = {one.job for one in fleet.executions() if one.pid != victim and one.how == "end"}
     print(f"{len(cut)} executions were cut short")
@@ -71,7 +48,7 @@ def test_a_killed_worker_has_its_tasks_executed_again(fleet: Fleet) -> None:
 
 
 def test_a_killed_broker_goes_on_from_its_state(fleet: Fleet) -> None:
-    load(fleet)
+    fleet.load(INSTANCES)
     (pid,) = fleet.processes("java")
     starts = fleet.dev.output.count("the engine is ready again")
     killed = fleet.kill(pid)
@@ -79,15 +56,16 @@ def test_a_killed_broker_goes_on_from_its_state(fleet: Fleet) -> None:
         lambda: fleet.dev.output.count("the engine is ready again") > starts, timeout=120, describe=fleet.dev.logs
     )
     start = time.time() - killed
-    took = fleet.wait_for_beat(killed + 0.2)
-    print(f"the engine was back {start:.1f} s, the heartbeat {took:.1f} s after the kill of the broker")
+    # What the PDO noted just before the kill does not count.
+    took = fleet.wait_for_beat(killed + 0.2) + 0.2
+    print(f"after the kill of the broker the engine worked again in {start:.1f} s, the heartbeat in {took:.1f} s")
     settle(fleet)
-    # Starting Java takes as long as the machine is busy; what comes after it is ours.
+    # Java's start and the replay of the log take as long as the machine is busy; what comes after them is ours.
     assert took - start < BEAT_WITHIN
 
 
 def test_a_pdo_paused_beyond_its_leases_dispatches_nothing_twice(fleet: Fleet) -> None:
-    load(fleet)
+    fleet.load(FEWER)
     (pid,) = fleet.processes("prokos.pdo")
     fleet.pause(pid, PDO_LEASE * 1.5)
     took = fleet.wait_for_beat(time.time())
@@ -100,11 +78,11 @@ def test_two_pdos_at_once_execute_nothing_twice(fleet: Fleet) -> None:
     before = fleet.check().repeated
     with Replica(fleet.dev) as replica:
         taken = (fleet.status() or {})["counts"].get("dispatched", 0)
-        load(fleet)
+        fleet.load(FEWER)
         (pid,) = fleet.processes("prokos.pdo")
         # One of them sleeps beyond its leases while the other works, then both work on.
         fleet.pause(pid, PDO_LEASE * 1.5)
-        load(fleet, INSTANCES // 2)
+        fleet.load(FEWER // 2)
         findings = settle(fleet)
         assert replica.status()["counts"]["dispatched"] > 0
         assert (fleet.status() or {})["counts"]["dispatched"] > taken
@@ -113,7 +91,7 @@ def test_two_pdos_at_once_execute_nothing_twice(fleet: Fleet) -> None:
 
 def test_a_worker_paused_beyond_its_lease_makes_no_second_result(fleet: Fleet) -> None:
     before = fleet.check().repeated
-    load(fleet, work=0.3)
+    fleet.load(FEWER, work=0.3)
     victim = fleet.busy_worker()
     pause = fleet.pause(victim, TDE_LEASE + 6)
     findings = settle(fleet)
@@ -129,8 +107,8 @@ def test_a_worker_paused_beyond_its_lease_makes_no_second_result(fleet: Fleet) -
 
 def test_a_cancelled_instance_stops_its_executions(fleet: Fleet) -> None:
     executed = len(fleet.executions())
-    started = fleet.start(INSTANCES // 2, work=60)
-    fleet.wait_for_executions(executed + INSTANCES // 4)
+    started = fleet.start(FEWER // 2, work=60)
+    fleet.wait_for_executions(executed + FEWER // 4)
     cancelled_at = time.monotonic()
     assert fleet.cancel(started) == started
     wait_until(lambda: not any(one.how == "running" for one in fleet.executions()), timeout=60, describe=fleet.dev.logs)
@@ -146,8 +124,8 @@ def test_a_cancelled_instance_stops_its_executions(fleet: Fleet) -> None:
 def test_an_engine_that_refuses_most_commands_delays_them(tmp_path: Path) -> None:
     limit = {"ZEEBE_BROKER_BACKPRESSURE_ALGORITHM": "fixed", "ZEEBE_BROKER_BACKPRESSURE_FIXED_LIMIT": "1"}
     with running_engine(tmp_path, limit) as engine, Fleet(tmp_path, new_seed(), engine=engine.address) as fleet:
-        load(fleet, INSTANCES // 2)
+        fleet.load(FEWER // 2)
         settle(fleet)
         refused = metric(engine, "zeebe_dropped_request_count_total")
         print(f"the engine refused {refused:.0f} commands")
-        assert refused > INSTANCES
+        assert refused > FEWER

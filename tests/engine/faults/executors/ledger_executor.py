@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from prokos.tde import Executor
 
 if TYPE_CHECKING:
-    from prokos.tde import Context
+    from prokos.tde import Context, TaggedTask
 
 
 class LedgerExecutor(Executor[dict[str, Any], dict[str, Any]]):
     """Works for a random time; its result adds the execution's token to the list `tokens` of the instance.
 
     Settings: `ledger` (file that lines are appended to), `shortest` and `longest` (seconds of work), `seed`. An
-    instance with the variable `work` works that many seconds at each task instead.
+    instance with the variable `work` works that many seconds at each task instead, or at the tasks that it names.
     """
 
     async def execute(self, data: dict[str, Any], context: Context) -> dict[str, Any]:
@@ -40,17 +40,19 @@ class LedgerExecutor(Executor[dict[str, Any], dict[str, Any]]):
         }
         self._write("start", {**written, "tokens": tokens})
         try:
-            await asyncio.sleep(self._duration(task.job_key, data))
+            await asyncio.sleep(self._duration(task, data))
         except asyncio.CancelledError:
             self._write("stopped", written)
             raise
         self._write("end", written)
         return {"tokens": [*tokens, token]}
 
-    def _duration(self, job: int, data: dict[str, Any]) -> float:
-        if "work" in data:
-            return float(data["work"])
-        chosen = random.Random(f"{self.settings['seed']}-{job}")
+    def _duration(self, task: TaggedTask, data: dict[str, Any]) -> float:
+        work = data.get("work", {})
+        seconds = work.get(task.element_id) if isinstance(work, dict) else work
+        if seconds is not None:
+            return float(seconds)
+        chosen = random.Random(f"{self.settings['seed']}-{task.job_key}")
         return chosen.uniform(self.settings["shortest"], self.settings["longest"])
 
     def _write(self, event: str, fields: dict[str, Any]) -> None:
