@@ -173,7 +173,6 @@ BEYOND = {
     ("TaskExecutor", "http", "headers"),
     ("TaskExecutor", "http", "charset"),
     ("TaskExecutor", "http", "outcomes"),
-    ("TaskExecutor", "http"),
     ("TaskExecutor", "grpc", "metadata"),
     ("TaskExecutor", "sql"),
     ("TaskExecutor", "script"),
@@ -196,8 +195,8 @@ def test_judges_as_the_models_do(api: Api) -> None:
         if said and not judged:
             assert any(words in said for words in ("Duplicate value", *ONLY_EMBEDDED)), where
         elif judged and not said:
-            places_of_blame = {(document["kind"], *map(str, error["loc"][1:3])) for error in judged}
-            assert all(any(at[: len(one)] == one for one in BEYOND) for at in places_of_blame), where
+            blamed = {(document["kind"], *map(str, error["loc"][1:3])) for error in judged}
+            assert blamed <= BEYOND, where
     assert refused > CHANGES / 4
 
 
@@ -262,6 +261,11 @@ def condition(kind: str = "Ready", status: str = "True", **more: Any) -> Documen
 
 @pytest.fixture
 def kubectl(crds: Cluster, namespace: str) -> Iterator[Kubectl]:
+    """kubectl, and a namespace without resources of ours."""
+    if crds.kubectl(
+        "get", "deployments", "--all-namespaces", "-l", "app.kubernetes.io/name=prokos-operator", "-o", "name"
+    ):
+        pytest.skip("an operator keeps this cluster, and would overwrite the statuses that are shown")
     yield Kubectl(crds, namespace)
     crds.kubectl("delete", "prokos-all", "--all", "--namespace", namespace)
 
@@ -274,6 +278,13 @@ def test_scales_by_the_subresource(kubectl: Kubectl) -> None:
     scale = json.loads(kubectl("get", "taskexecutor", "worker", "--subresource=scale", "-o", "json"))
     assert (scale["kind"], scale["spec"]["replicas"]) == ("Scale", 3)
     assert (scale["status"]["replicas"], scale["status"]["selector"]) == (2, "app=worker")
+
+
+def test_there_is_no_scale_while_the_backlog_decides(crds: Cluster, kubectl: Kubectl, namespace: str) -> None:
+    """An autoscaler reads the number before it changes it; so the resource must have one."""
+    kubectl.apply(named(executor(), "worker"))
+    said = crds.refused("get", "taskexecutor", "worker", "--subresource=scale", "--namespace", namespace)
+    assert 'the spec replicas field ".spec.replicas" does not exist' in said
 
 
 def test_status_and_spec_are_written_apart(kubectl: Kubectl) -> None:

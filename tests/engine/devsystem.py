@@ -128,6 +128,14 @@ class DevSystem:
         result: dict[str, Any] = self.json("run", process, *arguments)
         return dict(result["variables"])
 
+    def wait_for_process(self, process: str, timeout: float = 30.0) -> None:
+        """Wait until a process is registered."""
+        wait_until(
+            lambda: any(known["process"] == process for known in self.json("status")["processes"]),
+            timeout=timeout,
+            describe=lambda: f"{process} is not registered\n{self.output}\n{self.logs()}",
+        )
+
     def tasks(self, **having: Any) -> list[dict[str, Any]]:
         """The tasks the PDO remembers, oldest first, that have these fields."""
         found = self.pdo("/tasks?limit=1000")

@@ -294,6 +294,14 @@ def test_every_field_is_described(part, path):
         assert part["description"][-1] in ".`", f"{path} has no description"
 
 
+def test_nothing_is_filled_in_for_pods():
+    """What is not said of an executor's pods is filled in from `executorDefaults`, by the operator."""
+    pods = [part for schema in SCHEMAS.values() for path, part in parts(schema).items() if path.endswith(".pod")]
+    assert len(pods) == 4
+    for pod in pods:
+        assert not [path for path, part in parts(pod).items() if "default" in part]
+
+
 def test_rules_look_only_into_what_is_bounded():
     """A list with rules in it costs as much as it is long."""
     for schema in SCHEMAS.values():

@@ -86,7 +86,7 @@ def test_names_the_fields_when_nothing_is_close(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("type: http\n", "type: htpp\n", "spec.type: 'htpp' is none of script, http, sql, python (did you mean http?)"),
+        ("type: http\n", "type: htpp\n", "container, python (did you mean http?)"),
         ("name: pay", "name: Pay_1", "metadata.name: 'Pay_1' is not a valid name"),
         ("jobType: pay", "jobType: 5", 'spec.accepts[0].jobType: must be text, and 5 is not (quote it: "5")'),
         ("jobType: pay", "jobType: on", 'spec.accepts[0].jobType: must be text, and true is not (quote it: "true")'),
@@ -95,7 +95,7 @@ def test_names_the_fields_when_nothing_is_close(tmp_path):
         ("  http:\n", "  backoff: []\n  http:\n", "spec.backoff: must be a mapping, not a list"),
         ("  http:\n", "  concurrency: 0\n  http:\n", "spec.concurrency: should be greater than or equal to 1; it is 0"),
         ("    url: https://pay.example/\n", "    method: GET\n", "spec.http.url: is required"),
-        ("  http:\n", "  sql:\n", "spec.sql.statement: is required"),
+        ("  http:\n", "  sql:\n", "spec.sql: url must start with sqlite://"),
     ],
 )
 def test_says_what_is_wrong_with_a_field(tmp_path, old, new, expected):

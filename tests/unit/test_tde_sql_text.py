@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
+from prokos.processes import check_manifests
 from prokos.resources.sql_settings import SqlSettings
 from prokos.resources.sql_text import DATABASES, SqlText
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -140,3 +145,12 @@ def test_names_every_secret() -> None:
         ("tls", "certificateSecret"): "certificate",
         ("tls", "keySecret"): "key",
     }
+
+
+def test_an_undeclared_secret_is_found_offline(tmp_path: Path) -> None:
+    sql = {"urlSecret": "url", "statement": "SELECT 1", "tls": {"caSecret": "ca"}}
+    spec = {"type": "sql", "secrets": [{"name": "url", "env": "URL"}], "sql": sql}
+    document = {"apiVersion": "prokos.io/v1alpha1", "kind": "TaskExecutor", "metadata": {"name": "x"}, "spec": spec}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(document))
+    [problem] = [one for one in check_manifests([tmp_path]).problems if "secret" in str(one)]
+    assert "spec.sql.tls.caSecret" in str(problem)

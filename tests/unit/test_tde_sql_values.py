@@ -73,6 +73,12 @@ def test_writes_intervals_as_iso_8601(value: timedelta, text: str) -> None:
     assert format_interval(value) == text
 
 
+def test_hides_the_elements_of_a_list() -> None:
+    assert (
+        hide_values('no such "4111-1111" or 4222', [("ids", ["4111-1111", "4222", None])]) == "no such <ids> or <ids>"
+    )
+
+
 def test_hides_values_that_a_database_quotes() -> None:
     message = "invalid input syntax for type integer: \"4111-1111\": near 'x', 4111-1111 in the index"
     assert hide_values(message, [("card", "4111-1111"), ("x", "x"), ("none", None), ("empty", "")]) == (

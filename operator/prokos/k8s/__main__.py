@@ -26,11 +26,12 @@ WATCH = 300
 
 
 def build_settings(*, clusterwide: bool) -> kopf.OperatorSettings:
-    """Settings of kopf: no bookkeeping in annotations, events only where we make one, one finalizer of our own."""
+    """Settings of kopf: no bookkeeping while a resource lives, events only where we make one, a finalizer of ours."""
     settings = kopf.OperatorSettings()
     settings.posting.loggers = False
     settings.persistence.finalizer = FINALIZER
-    settings.persistence.progress_storage = kopf.StatusProgressStorage()
+    # While a resource goes, kopf touches it to look again; the status of ours keeps nothing that it does not know.
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="prokos.io")
     settings.peering.standalone = True
     # Looking for new namespaces and CRDs takes rights in the whole cluster.
     settings.scanning.disabled = not clusterwide

@@ -174,7 +174,8 @@ def business_rule(error: BaseException, rules: Sequence[SqlError]) -> SqlError |
 
 def hide_values(message: str, values: Iterable[tuple[str, Any]]) -> str:
     """Replace parameter values that a database quotes in its message by their names."""
-    texts = {str(value): name for name, value in values if value is not None and value != ""}
+    flat = ((name, part) for name, value in values for part in (value if isinstance(value, list) else [value]))
+    texts = {str(value): name for name, value in flat if value is not None and value != ""}
     for text in sorted((text for text in texts if text in message), key=len, reverse=True):
         for mark in ('"', "'"):
             message = message.replace(f"{mark}{text}{mark}", f"<{texts[text]}>")

@@ -58,7 +58,7 @@ def ten_tasks() -> str:
     return f'{HEAD}<bpmn:process id="{PROCESS}" isExecutable="true">\n{body}\n</bpmn:process>\n</bpmn:definitions>\n'
 
 
-def ledger_executor(name: str, workers: int, ledger: Path, seed: int, *, concurrency: int = 16) -> dict[str, Any]:
+def ledger_executor(name: str, workers: int, ledger: Path, seed: int, concurrency: int) -> dict[str, Any]:
     """An executor that writes the ledger."""
     settings = {"ledger": str(ledger), "shortest": 0.01, "longest": 0.15, "seed": seed}
     return {
@@ -90,6 +90,8 @@ class Fleet:
         seed: int,
         *,
         lease: str = "8s",
+        window: int = 256,
+        concurrency: int = 16,
         engine: str | None = None,
         ledger: Path | None = None,
         environment: dict[str, str] | None = None,
@@ -100,6 +102,8 @@ class Fleet:
             directory: Where everything goes.
             seed: Of all chance.
             lease: The PDO's.
+            window: Tasks of a job type that are dispatched at a time.
+            concurrency: Tasks that a worker executes at a time.
             engine: Address of an engine that runs already.
             ledger: File of the ledger, if that is to be elsewhere.
             environment: More variables for all processes.
@@ -107,12 +111,15 @@ class Fleet:
         self.seed = seed
         self.random = random.Random(seed)
         self.ledger_file = ledger or directory / "ledger.jsonl"
-        system: dict[str, Any] = {"pdo": {"lease": lease}}
+        system: dict[str, Any] = {"pdo": {"lease": lease, "window": window}}
         if engine is not None:
             system["engine"] = {"external": {"address": engine}}
-        resources = [ledger_executor(name, workers, self.ledger_file, seed) for name, workers in EXECUTORS.items()] + [
-            {"apiVersion": "prokos.io/v1alpha1", "kind": "ProkOS", "metadata": {"name": "test"}, "spec": system}
+        resources = [
+            ledger_executor(name, workers, self.ledger_file, seed, concurrency) for name, workers in EXECUTORS.items()
         ]
+        resources.append(
+            {"apiVersion": "prokos.io/v1alpha1", "kind": "ProkOS", "metadata": {"name": "test"}, "spec": system}
+        )
         manifests = write(directory / "manifests", processes={PROCESS: ten_tasks()}, resources=resources)
         self.dev = DevSystem(directory, [manifests], environment=environment)
         self._ledger = LedgerFile(self.ledger_file)
@@ -124,6 +131,9 @@ class Fleet:
         self.deaths: dict[int, float] = {}
         self.broker_deaths: list[float] = []
         self.pauses: list[Pause] = []
+        self.steps: list[float] = []
+        """When the engine's clock was set forward."""
+        self._undone: list[tuple[float, float]] = []
 
     def __enter__(self) -> Fleet:
         self.dev.start()
@@ -247,8 +257,9 @@ class Fleet:
         return "\n".join([f"{len(left)} instances have not ended", *shown, str(self.check()), self.dev.logs()])
 
     def executions(self) -> list[Execution]:
-        """The ledger so far."""
-        return self._ledger.read(self.deaths)
+        """The ledger so far, without what the engine's state was set back over."""
+        found = self._ledger.read(self.deaths)
+        return [one for one in found if not any(begin < one.started < end for begin, end in self._undone)]
 
     def check(self) -> Findings:
         """Check the ledger of everything so far."""
@@ -258,6 +269,7 @@ class Fleet:
             instances=self.instances - self.forgotten,
             cancelled=self.cancelled,
             pauses=self.pauses,
+            steps=self.steps,
         )
 
     def wait_for_executions(self, count: int, timeout: float = 60) -> None:
@@ -306,6 +318,26 @@ class Fleet:
             self.broker_deaths.append(self.deaths[pid])
         return at
 
+    def kill_all(self) -> float:
+        """Kill `prokos dev`, and with it all that it runs; when all was dead, on the monotonic clock."""
+        family = self.dev.family()
+        os.kill(self.dev.pid, signal.SIGKILL)
+        wait_until(lambda: not any(alive(process.pid) for process in family), timeout=30, describe=lambda: str(family))
+        self.dev.stop()
+        at = time.monotonic()
+        self.deaths |= {process.pid: at for process in family}
+        self.broker_deaths.append(at)
+        return at
+
+    def undo(self, since: float) -> set[int]:
+        """The engine's state was set back to what it was then; the instances that it has forgotten."""
+        self._undone.append((since, time.monotonic()))
+        forgotten = {key for key in self.instances if self._started[key] > since}
+        self.instances -= forgotten
+        for key in forgotten:
+            del self._started[key]
+        return forgotten
+
     def pause(self, pid: int, seconds: float) -> Pause:
         """Stop a process for a while."""
         begin = time.monotonic()
@@ -328,6 +360,15 @@ class Fleet:
         except (urllib.error.URLError, OSError, json.JSONDecodeError):
             return None
         return found
+
+    def wait_for_beats(self, count: int, timeout: float = 60.0) -> None:
+        """Wait for some beats, whatever the clock says."""
+        for _ in range(count):
+            seen = self._beats()
+            wait_until(lambda seen=seen: self._beats() not in ([], seen), timeout=timeout, describe=self.dev.logs)
+
+    def _beats(self) -> list[int]:
+        return [shard["beat"] for shard in (self.status() or {}).get("shards") or []]
 
     def wait_for_beat(self, since: float, timeout: float = 60.0) -> float:
         """Wait for a beat after a time (seconds since the epoch); returns how many seconds after it that was."""

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -38,10 +39,8 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
         """The handler of a command."""
         command = details.method.rpartition("/")[2]
         if command in STREAMS:
-            return grpc.unary_stream_rpc_method_handler(lambda request, _: self._stream(details.method, request))
-        return grpc.unary_unary_rpc_method_handler(
-            lambda request, context: self._one(details.method, command, request, context)
-        )
+            return grpc.unary_stream_rpc_method_handler(partial(self._stream, details.method))
+        return grpc.unary_unary_rpc_method_handler(partial(self._one, details.method, command))
 
     async def _one(self, method: str, command: str, request: bytes, context: Any) -> bytes:
         async def forward() -> bytes:
@@ -57,7 +56,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
             await context.abort(error.code(), error.details())
         raise AssertionError("abort raises")
 
-    async def _stream(self, method: str, request: bytes) -> AsyncIterator[bytes]:
+    async def _stream(self, method: str, request: bytes, _: Any) -> AsyncIterator[bytes]:
         call = self._channel.unary_stream(method)(request)
         try:
             async for answer in call:

@@ -43,6 +43,10 @@ class Pause:
     end: float
 
 
+QUEUED = 20.0
+"""Seconds that a job may have waited in its worker, leased, before its execution began: the lease of a TDE's job."""
+
+
 @dataclass(frozen=True)
 class Overlap:
     """Two executions of one job at the same time."""
@@ -60,7 +64,7 @@ class Findings:
     repeated: int = 0
     """Executions beyond the first one of each attempt."""
     excused: int = 0
-    """Overlaps with an execution in a process that was paused meanwhile."""
+    """Overlaps with an execution in a process that was paused, or leased when the clock was set."""
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -118,6 +122,7 @@ def check(
     instances: Collection[int],
     cancelled: Collection[int] = (),
     pauses: Iterable[Pause] = (),
+    steps: Iterable[float] = (),
 ) -> Findings:
     """Check the invariants.
 
@@ -127,6 +132,7 @@ def check(
         instances: Those that must have been executed to their end.
         cancelled: Those that were cancelled, and may have stopped anywhere.
         pauses: Which processes were stopped for a while.
+        steps: When the engine's clock was set forward, which ends all leases.
     """
     findings = Findings(executions=len(executions))
     findings.repeated = len(executions) - len({(execution.job, execution.retries) for execution in executions})
@@ -138,9 +144,9 @@ def check(
     for instance in sorted(wanted | by_instance.keys()):
         complete = instance in wanted or instance not in cancelled
         findings.problems += _check_instance(instance, by_instance[instance], elements, complete=complete)
-    paused = list(pauses)
+    paused, stepped = list(pauses), list(steps)
     for overlap in find_overlaps(executions):
-        if any(_excuses(pause, overlap) for pause in paused):
+        if any(_excuses(pause, overlap) for pause in paused) or any(_leased_at(overlap.first, at) for at in stepped):
             findings.excused += 1
         else:
             findings.problems.append(_describe(overlap))
@@ -191,6 +197,10 @@ def _excuses(pause: Pause, overlap: Overlap) -> bool:
         execution.pid == pause.pid and pause.begin <= execution.ended and pause.end >= execution.started
         for execution in (overlap.first, overlap.second)
     )
+
+
+def _leased_at(execution: Execution, at: float) -> bool:
+    return execution.started - QUEUED < at < execution.ended
 
 
 def _name(execution: Execution) -> str:

@@ -1,0 +1,120 @@
+"""The arithmetic of the benchmarks, and that their parts fit together."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from benchmarks import kinds
+from benchmarks.compare import Comparison
+from benchmarks.figures import Figure, percentile, slope, spread, table
+from benchmarks.load import Burst, Way, steps
+from benchmarks.manifests import TEN, TEN_TYPES, recording_executor, ten_tasks
+from benchmarks.observe import INSTANCES, POLLS
+from benchmarks.records import Record, RecordReader, RecordWriter
+from benchmarks.soak import FLAT, report
+
+from engine.samples import write
+from prokos.processes import check_manifests
+
+ROOT = Path(__file__).parents[2]
+
+METRICS = """\
+zeebe_executed_instances_total{organizationId="null",type="ROOT_PROCESS_INSTANCE",action="completed",partition="1",} 1.0
+zeebe_executed_instances_total{organizationId="null",type="ROOT_PROCESS_INSTANCE",action="activated",partition="1",} 3.0
+zeebe_gateway_total_requests_total{requestType="JOB_BATCH#ACTIVATE",} 401.0
+zeebe_gateway_total_requests_total{requestType="JOB#COMPLETE",} 6062.0
+"""
+"""A part of what Camunda 8.6.0 says of itself."""
+
+
+@pytest.mark.parametrize("program", ["bench", "growth", "backlog", "soak"])
+def test_every_program_says_what_it_does(program: str) -> None:
+    argv = [sys.executable, "-m", f"benchmarks.{program}", "--help"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert f"python -m benchmarks.{program}" in done.stdout
+
+
+def test_a_figure_is_judged_by_the_median_of_its_rounds() -> None:
+    ratio = Figure("ratio", spread([0.2, 0.31, 0.5]), "times", 0.3, "more")
+    assert ratio.met is True
+    assert ratio.verdict == ["at least 0.3", "met"]
+    assert ratio.measured == "0.31 (0.20 to 0.50) times"
+    assert Figure("memory", spread([91.0]), "MB", 90).verdict == ["at most 90", "**missed**"]
+    assert Figure("rate", spread([91.0])).verdict == ["", ""]
+
+
+def test_percentile_is_the_value_below_which_that_share_lies() -> None:
+    assert percentile(range(1, 101), 0.95) == 96
+    assert percentile([5.0], 0.95) == 5.0
+
+
+def test_tables_have_columns_of_equal_width() -> None:
+    lines = table(["a", "b"], [["long cell", ""], ["", "1"]]).splitlines()
+    assert len(set(map(len, lines))) == 1, lines
+    assert lines[0].startswith("| a ")
+
+
+def test_memory_that_grows_is_found_after_the_warm_up() -> None:
+    grows = [(hour / 100, 80 + (FLAT + 1) * hour / 100) for hour in range(100)]
+    settles = [(hour / 100, 80 + (30 if hour > 10 else 0)) for hour in range(100)]
+    assert slope(grows) == pytest.approx(FLAT + 1)
+    assert report({"pdo": settles, "engine": grows}, 1.0)[1], "the engine is not ours"
+    text, flat = report({"pdo": grows, "kernel": settles}, 1.0)
+    assert not flat
+    assert "+6.00" in text
+
+
+def test_latency_has_no_step_with_a_timer() -> None:
+    came = [Record(1, element, 10.0 + position) for position, element in enumerate(TEN)]
+    assert steps(9.5, came) == [0.5] + [1.0] * 7
+    assert steps(9.5, came[:1]) == [0.5]
+
+
+def test_ratios_are_those_of_rounds_side_by_side(tmp_path: Path) -> None:
+    reader = RecordReader(tmp_path / "records")
+    one = Comparison("one task", Way("plain", "a", reader, 1), Way("ours", "b", reader, 1))
+    one.bursts = {
+        "plain": [Burst(100, 1.0, {"engine": 0.2}), Burst(100, 2.0, {"engine": 0.2})],
+        "ours": [Burst(100, 2.0, {"engine": 0.3, "pdo": 0.1}), Burst(100, 5.0, {"engine": 0.3, "pdo": 0.1})],
+    }
+    one.singles = {"plain": [[0.004], [0.005]], "ours": [[0.010], [0.012]]}
+    throughput, latency = one.figures()
+    assert throughput.value == spread([0.5, 0.4])
+    assert latency.value.median == pytest.approx(6.5)
+    assert one.rows()[3][1:3] == ["2.0", "4.0"]
+
+
+async def test_records_are_read_once_and_repetitions_counted(tmp_path: Path) -> None:
+    reader = RecordReader(tmp_path / "records")
+    writer = RecordWriter(tmp_path / "records")
+    writer.write(1, "Task")
+    writer.write(1, "Other")
+    assert [(one.number, one.element) for one in reader.read()] == [(1, "Task"), (1, "Other")]
+    waiting = asyncio.create_task(reader.wait_for(1, 5))
+    writer.write(1, "Task")
+    writer.write(2, "Task")
+    assert [one.number for one in await waiting] == [2]
+    assert reader.repeated == 1
+    with pytest.raises(TimeoutError, match="0 of 1"):
+        await reader.wait_for(1, 0.01)
+    writer.close()
+
+
+def test_the_engines_counters_are_read() -> None:
+    assert dict(INSTANCES.findall(METRICS)) == {"completed": "1.0", "activated": "3.0"}
+    assert POLLS.findall(METRICS) == ["401.0"]
+
+
+def test_processes_and_executors_are_valid(tmp_path: Path) -> None:
+    resources = kinds.executors(tmp_path / "records", 8080, also=TEN_TYPES)
+    resources.append(recording_executor("other", tmp_path / "other", ["other"], scaling={"min": 0, "max": 1}))
+    directory = write(tmp_path, processes={**kinds.processes(error="REFUSED"), "ten": ten_tasks("ten", "ten")})
+    write(directory, resources=resources)
+    checked = check_manifests([directory])
+    assert checked.problems == []
+    processes = {process.process_id: process for one in checked.definitions for process in one.bpmn.processes}
+    assert [task.job_type for task in processes["ten"].tasks] == list(TEN_TYPES)
