@@ -18,9 +18,7 @@ from resource_samples import (
     SECRET,
     VALID,
     VALUES,
-    WRONG,
     Document,
-    Wrong,
     changed,
     examples,
     executor,
@@ -28,6 +26,7 @@ from resource_samples import (
     places,
     replaced,
 )
+from wrong_samples import WRONG, Wrong
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -47,7 +47,7 @@ def connection_failures(call: str, seconds: float) -> Iterator[None]:
     except httpcore.TimeoutException as error:
         raise ServiceFailure(f"{call}: the server was silent for too long ({type(error).__name__})") from error
     except TimeoutError as error:
-        raise ServiceFailure(f"{call}: no answer within {seconds:g} s") from error
+        raise ServiceFailure(f"{call}: no answer within {seconds:g} s (spec.timeout, spec.http.timeouts)") from error
     except httpcore.ConnectError as error:
         raise UnsentFailure(f"{call}: ConnectError: {error.__cause__ or error}") from error
     except (httpcore.NetworkError, httpcore.ProtocolError, httpx.TransportError, OSError) as error:

@@ -11,7 +11,7 @@ from engine.faults.ledger import Findings
 INSTANCES = int(os.environ.get("PROKOS_FAULT_INSTANCES", "300"))
 """Instances of ten tasks that a kill meets."""
 
-FEWER = max(INSTANCES // 3, 10)
+FEWER = max(INSTANCES // 5, 20)
 """Instances that the other faults meet."""
 
 SETTLE = 120 + INSTANCES

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from pyzeebe.proto import gateway_pb2 as pb
@@ -32,43 +32,59 @@ FIRST, LATER = "task01", 5.0
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_engine(tmp_path_factory.mktemp("engine"), {}) as running:
-        yield running.address
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    with (
+        running_engine(tmp_path_factory.mktemp("engine"), {}) as engine,
+        running_proxy(engine.address) as between,
+    ):
+        yield between
 
 
-def test_a_start_that_is_lost_costs_one_lease(tmp_path: Path, engine: str) -> None:
-    lost: dict[int, float] = {}
-    unanswered: set[int] = set()
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, proxy: Proxy) -> Iterator[Fleet]:
+    """A system that reaches its engine through the proxy."""
+    directory = tmp_path_factory.mktemp("messages")
+    with Fleet(directory, new_seed(), engine=proxy.address, lease=f"{PDO_LEASE:g}s") as system:
+        yield system
 
-    with running_proxy(engine) as proxy:
-        fleet = Fleet(tmp_path, new_seed(), engine=proxy.address, lease=f"{PDO_LEASE:g}s")
-        starts = tde_message("")
 
-        async def publish(request: bytes, forward: Forward) -> bytes:
-            message = pb.PublishMessageRequest.FromString(request)
-            if not message.name.startswith(starts):
-                return await forward()
-            job, chance = int(message.correlationKey), fleet.random.random()
-            if job in lost or job in unanswered or chance > 2 * LOST:
-                return await forward()
-            if chance < LOST:
-                # As the engine answers one that it drops.
-                lost[job] = time.monotonic()
-                return bytes(pb.PublishMessageResponse(key=1).SerializeToString())
-            unanswered.add(job)
-            await forward()
-            raise LostError
+class LostStarts:
+    """Loses starts of TDEs: some never reach the engine, of others the answer does not come back."""
 
-        proxy.rules["PublishMessage"] = publish
-        with fleet:
-            fleet.start(FEWER // 3)
-            findings = settle(fleet)
-            began = {one.job: one.started for one in reversed(fleet.executions())}
-    waited = sorted(began[job] - at for job, at in lost.items())
-    print(f"{len(unanswered)} answers lost; {len(lost)} starts, which came {waited[0]:.1f} to {waited[-1]:.1f} s later")
-    assert lost
-    assert unanswered
+    def __init__(self, proxy: Proxy, chance: random.Random) -> None:
+        self.lost: dict[int, float] = {}
+        """When the start of a job was lost, on the monotonic clock."""
+        self.unanswered: set[int] = set()
+        self._chance = chance
+        proxy.rules["PublishMessage"] = self._publish
+
+    async def _publish(self, request: bytes, forward: Forward) -> bytes:
+        message = pb.PublishMessageRequest.FromString(request)
+        chance = self._chance.random()
+        if not message.name.startswith(tde_message("")) or chance > 2 * LOST:
+            return await forward()
+        job = int(message.correlationKey)
+        if job in self.lost or job in self.unanswered:
+            return await forward()
+        if chance < LOST:
+            self.lost[job] = time.monotonic()
+            # A start that the engine drops is answered just so.
+            answer: bytes = pb.PublishMessageResponse(key=1).SerializeToString()
+            return answer
+        self.unanswered.add(job)
+        await forward()
+        raise LostError
+
+
+def test_a_start_that_is_lost_costs_one_lease(fleet: Fleet, proxy: Proxy) -> None:
+    starts = LostStarts(proxy, fleet.random)
+    fleet.start(FEWER // 2)
+    findings = settle(fleet)
+    began = {one.job: one.started for one in reversed(fleet.executions())}
+    waited = sorted(began[job] - at for job, at in starts.lost.items())
+    late = f"{len(waited)} starts, which came {waited[0]:.1f} to {waited[-1]:.1f} s later"
+    print(f"lost: {len(starts.unanswered)} answers; {late}")
+    assert starts.unanswered
     assert findings.repeated == 0
     # The lease, and the second or two in which the engine and the PDO notice its end; twice that on a busy machine.
     assert waited[-1] < 2 * (PDO_LEASE + 3)
@@ -100,30 +116,30 @@ class LateReports:
         return answer
 
 
-def test_a_result_that_comes_after_the_lease_was_taken_over_makes_no_second_one(tmp_path: Path, engine: str) -> None:
-    with running_proxy(engine) as proxy, Fleet(tmp_path, new_seed(), engine=proxy.address) as fleet:
-        reports = LateReports(proxy)
-        fleet.start(REPORTERS, work={FIRST: LATER})
-        during: set[int] = set()
+def test_a_result_that_comes_after_the_lease_was_taken_over_makes_no_second_one(fleet: Fleet, proxy: Proxy) -> None:
+    proxy.rules.clear()
+    reports = LateReports(proxy)
+    fleet.start(REPORTERS, work={FIRST: LATER})
+    during: set[int] = set()
 
-        def taken_over() -> bool:
-            """Release half of the results while another worker executes their task, half after it has reported."""
-            for position, (job, first) in enumerate(list(reports.first.items())):
-                second = [one.how for one in fleet.executions() if one.job == job and one.token != first]
-                if position % 2 == 0 and "running" in second:
-                    during.add(job)
-                if job in during or job in reports.taken:
-                    reports.released.add(job)
-            return len(reports.released) == REPORTERS
+    def taken_over() -> bool:
+        """Release half of the results while another worker executes their task, half after it has reported."""
+        for position, (job, first) in enumerate(list(reports.first.items())):
+            second = [one.how for one in fleet.executions() if one.job == job and one.token != first]
+            if position % 2 == 0 and "running" in second:
+                during.add(job)
+            if job in during or job in reports.taken:
+                reports.released.add(job)
+        return len(reports.released) == REPORTERS
 
-        # A worker that is offered what it works on leaves it alone for another lease, until another worker gets it.
-        wait_until(taken_over, timeout=8 * TDE_LEASE, describe=lambda: f"{reports.released}\n{fleet.dev.logs()}")
-        findings = settle(fleet)
-        went_on = {one.instance: one.tokens[0] for one in fleet.executions() if one.tokens}
-        for one in fleet.executions():
-            if one.element == FIRST:
-                assert went_on[one.instance] == reports.taken[one.job]
-        late = {job for job, token in reports.taken.items() if token == reports.first[job]}
+    # A worker that is offered what it works on leaves it alone for another lease, until another worker gets it.
+    wait_until(taken_over, timeout=8 * TDE_LEASE, describe=lambda: f"{reports.released}\n{fleet.dev.logs()}")
+    findings = settle(fleet)
+    went_on = {one.instance: one.tokens[0] for one in fleet.executions() if one.tokens}
+    for one in fleet.executions():
+        if one.job in reports.first:
+            assert went_on[one.instance] == reports.taken[one.job]
+    late = {job for job, token in reports.taken.items() if token == reports.first[job]}
     print(f"{len(late)} late results counted, {REPORTERS - len(late)} came too late")
     assert findings.repeated >= REPORTERS
     assert during <= late
