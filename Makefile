@@ -24,7 +24,9 @@ $(STAMP): $(LOCK) requirements/uv.txt pyproject.toml hack/setup.sh
 demo: setup ## Run the order example on the embedded engine and show what was routed where
 	@$(BIN)/python examples/order/demo.py
 
-test: lint types layers bpmn unit engine engine-8.8 ## Everything CI checks
+# What a kill meets in `make faults` takes too long for every change.
+test: export PROKOS_FAULT_INSTANCES ?= 100
+test: lint types layers bpmn unit engine faults engine-8.8 ## Everything CI checks
 
 lint: setup ## Style: ruff
 	@$(BIN)/ruff check .
@@ -52,7 +54,7 @@ engine: setup ## Tests on the real Camunda broker
 
 faults: setup ## Kill and pause everything under load, and check what is promised
 	@$(BIN)/python hack/warm-engine.py
-	@$(BIN)/pytest tests/engine/faults -q
+	@$(BIN)/pytest tests/engine/faults -q -rP
 
 chaos: setup ## A random campaign of faults: 10 minutes, see hack/chaos.py --help
 	@$(BIN)/python hack/chaos.py

@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from prokos.engine import Connection, EngineClient, RetryPolicy
+from prokos.engine import Connection, EngineClient, RetryPolicy, embedded_partitions
 from prokos.engine.distribution import ensure_distribution
 from prokos.engine.embedded import DataInUseError, EmbeddedEngine, EmbeddedSettings, EngineSetupError
 from prokos.engine.java import find_java
@@ -171,6 +171,16 @@ async def test_comes_back_after_a_kill_with_what_was_running(engine: Running) ->
     assert engine.pid not in {None, killed}
     assert engine.restarts == 1
     assert await finish_the_task(engine) == (instance, 42)
+
+
+async def test_takes_a_snapshot_when_much_was_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded_partitions, "SAVED_AFTER", 200)
+    monkeypatch.setattr(embedded_partitions, "LOOK", 0.2)
+    async with Running(tmp_path) as engine:
+        for _ in range(10):
+            await leave_a_task(engine)
+        snapshots = engine.settings.broker_directory / "raft-partition" / "partitions" / "1" / "snapshots"
+        await wait_until(lambda: any(path.is_dir() for path in snapshots.iterdir()), "there is a snapshot")
 
 
 async def test_stops_without_a_trace_and_starts_again_with_its_state(engine: Running) -> None:

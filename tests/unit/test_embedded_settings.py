@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 import sys
 from dataclasses import astuple, replace
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 
 from prokos.engine.distribution import EngineSetupError
+from prokos.engine.embedded import EmbeddedEngine
+from prokos.engine.embedded_directory import lack_of_disk
 from prokos.engine.embedded_process import LOG_LIMIT, PORTS, describe_exit, find_free_ports, rotate
 from prokos.engine.embedded_settings import (
     EmbeddedSettings,
@@ -254,3 +258,21 @@ def test_puts_a_long_log_aside(tmp_path: Path) -> None:
     rotate(log)
     assert not log.exists()
     assert (tmp_path / "engine.log.1").stat().st_size == LOG_LIMIT + 1
+
+
+def test_a_disk_with_too_little_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lack_of_disk(tmp_path) == ""
+    monkeypatch.setattr("prokos.engine.embedded_directory.FREE_DISK_MB", 10**9)
+    assert re.fullmatch(
+        rf"the disk is full: \d+ MB are free at {tmp_path}, and the engine does nothing below {10**9} MB",
+        lack_of_disk(tmp_path),
+    )
+
+
+async def test_without_room_no_engine_starts(settings: EmbeddedSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prokos.engine.embedded_directory.FREE_DISK_MB", 10**9)
+    monkeypatch.setattr(EmbeddedEngine, "_prepare", AsyncMock())  # needs no distribution to be refused
+    engine = EmbeddedEngine(settings)
+    with pytest.raises(EngineSetupError, match="the disk is full"):
+        await engine.start()
+    assert engine.pid is None
