@@ -7,8 +7,10 @@ import contextlib
 from typing import TYPE_CHECKING, Any, cast
 
 import kopf
+import pydantic
 import structlog
 
+from prokos.k8s.conditions import Statement, merge_conditions
 from prokos.k8s.engine_release import remove_release
 from prokos.k8s.helm_errors import HelmError
 from prokos.k8s.names import COMPONENT_LABEL
@@ -121,15 +123,11 @@ class Operator:
 
     async def _refuse(self, manifest: Manifest, other: str) -> None:
         message = f"ProkOS {other} is in this namespace already; use another namespace"
-        condition = {
-            "type": "Ready",
-            "status": "False",
-            "reason": "NamespaceTaken",
-            "message": message,
-            "lastTransitionTime": manifest["metadata"]["creationTimestamp"],
-        }
+        refusal = Statement("Ready", "False", "NamespaceTaken", message)
+        metadata = manifest["metadata"]
+        conditions = merge_conditions(None, [refusal], metadata.get("generation"), metadata["creationTimestamp"])
         with contextlib.suppress(KubeError):
-            await self._client.set_status(manifest, {"conditions": [condition]})
+            await self._client.set_status(manifest, {"conditions": conditions})
 
     async def _keep(self, system: SystemRef, manifest: Manifest, stopped: kopf.DaemonStopped) -> None:
         def read() -> Mapping[ObjectKey, Manifest]:
@@ -155,13 +153,13 @@ class Operator:
 
     async def _remove(self, system: SystemRef, manifest: Manifest) -> None:
         """Remove the engine as the policy says. The rest is owned by the resource and goes with it."""
-        engine = ProkOS.model_validate({**manifest, "metadata": {"name": system.name}, "status": None}).spec.engine
-        if engine.external is not None:
-            return
         try:
+            engine = ProkOS.model_validate({**manifest, "metadata": {"name": system.name}, "status": None}).spec.engine
+            if engine.external is not None:
+                return
             async with asyncio.timeout(REMOVAL):
                 await remove_release(self._client, system, engine.helm or HelmEngine())
-        except (HelmError, KubeError, TimeoutError) as error:
+        except (HelmError, KubeError, TimeoutError, pydantic.ValidationError) as error:
             message = f"the engine's release was not removed and stays: {error or 'it took too long'}"
             log.warning("system let go", system=system.name, namespace=system.namespace, reason=message)
             kopf.event(_body(manifest), type="Warning", reason="RemovalFailed", message=message)
