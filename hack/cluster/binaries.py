@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KIND_MODULE = MODULE.parent / "kind"
+CYCLONUS_MODULE = MODULE.parent / "cyclonus"
 
 REPORT_INTERVAL = 20.0
 """Seconds between two lines about a build that takes minutes."""
@@ -91,6 +92,14 @@ def kind_build() -> Build:
     """kind, for machines with Docker."""
     return Build(
         f"kind {module_version('sigs.k8s.io/kind', KIND_MODULE)}", KIND_MODULE, {"kind": "sigs.k8s.io/kind"}, {}
+    )
+
+
+def cyclonus_build() -> Build:
+    """cyclonus, which says what NetworkPolicies let through. It needs no cluster."""
+    name = "github.com/mattfenwick/cyclonus"
+    return Build(
+        f"cyclonus {module_version(name, CYCLONUS_MODULE)}", CYCLONUS_MODULE, {"cyclonus": f"{name}/cmd/cyclonus"}, {}
     )
 
 
