@@ -9,6 +9,7 @@ incident; `outcomes` overrides this. Calls carry the metadata `idempotency-key`.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -36,6 +37,9 @@ EXCERPT = 300
 
 REFLECTION_TIMEOUT = 10.0
 """Seconds to ask a server for its descriptors."""
+
+TOO_LARGE = re.compile(r"(client: )?(?:server: |grpc: )?received message larger than max", re.IGNORECASE)
+"""How gRPC says that a message exceeds a limit: ours, or the server's for the request."""
 
 SETTING = "spec.grpc.allowedNetworks"
 
@@ -177,7 +181,8 @@ class GrpcExecutor(Executor[dict[str, Any], dict[str, Any]]):
             message = f"{self.settings.address} does not describe its services; give spec.grpc.descriptorSet"
             raise FatalFailure(message) from error
         message = self._redact(f"{self.settings.address}, asked for its services, answered {_said(error)}")
-        raise (RetryableFailure if status in PASSING else FatalFailure)(message) from error
+        passing = status in PASSING or _broke_off(error)
+        raise (RetryableFailure if passing else FatalFailure)(message) from error
 
     def _open(self, to: str, max_bytes: int) -> grpc.aio.Channel:
         return open_channel(to, self.settings, self._credentials, max_bytes)
@@ -191,9 +196,11 @@ class GrpcExecutor(Executor[dict[str, Any], dict[str, Any]]):
         if rule is not None and rule.outcome == "error":
             variables = {"status": status, "message": self._redact(_details(error))}
             raise BusinessError(rule.code or "", message, variables) from error
-        passing = rule.outcome == "retry" if rule is not None else status in PASSING
-        if status == "RESOURCE_EXHAUSTED" and "received message larger than max" in _details(error).lower():
-            self._too_long()
+        passing = rule.outcome == "retry" if rule is not None else status in PASSING or _broke_off(error)
+        if status == "RESOURCE_EXHAUSTED" and (too_large := TOO_LARGE.search(_details(error))):
+            if too_large[1]:
+                self._too_long()
+            passing = False
         raise (RetryableFailure if passing else FatalFailure)(message) from error
 
     def _redact(self, message: str) -> str:
@@ -203,6 +210,11 @@ class GrpcExecutor(Executor[dict[str, Any], dict[str, Any]]):
 def _details(error: grpc.RpcError) -> str:
     """What a server said besides the status, on one line."""
     return " ".join((error.details() or "").split())[:EXCERPT]
+
+
+def _broke_off(error: grpc.RpcError) -> bool:
+    """Whether the status is the library's word for a connection that ended in the middle of a call."""
+    return error.code() is grpc.StatusCode.UNKNOWN and _details(error).startswith("Stream removed")
 
 
 def _said(error: grpc.RpcError) -> str:
