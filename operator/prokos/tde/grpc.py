@@ -38,8 +38,8 @@ EXCERPT = 300
 REFLECTION_TIMEOUT = 10.0
 """Seconds to ask a server for its descriptors."""
 
-TOO_LARGE = re.compile(r"(client: )?(?:server: |grpc: )?received message larger than max", re.IGNORECASE)
-"""How gRPC says that a message exceeds a limit: ours, or the server's for the request."""
+TOO_LARGE = re.compile(r"(client: received|decompressed)? message larger than max", re.IGNORECASE)
+"""How gRPC says that a message exceeds a limit: the first two are ours, others the server's for the request."""
 
 SETTING = "spec.grpc.allowedNetworks"
 

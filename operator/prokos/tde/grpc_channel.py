@@ -37,7 +37,7 @@ def open_channel(
         to: The target.
         settings: Name and port that the server goes by.
         credentials: For TLS; None is plain text.
-        max_bytes: Longest message that is received.
+        max_bytes: Longest message that is received, before and after decompression.
     """
     host, _, port = settings.address.rpartition(":")
     name = settings.tls.server_name
@@ -47,9 +47,6 @@ def open_channel(
         ("grpc.enable_http_proxy", 0),
         # The engine is asked for further attempts; a client that repeats by itself would not tell.
         ("grpc.enable_retries", 0),
-        # A server can make any size of a small message, and the library looks at its size before, not after.
-        ("grpc.compression_enabled_algorithms_bitset", 1),
-        ("grpc.per_message_decompression", 0),
         ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
         # Else connections outlive their channel, for another one to the same addresses.
         ("grpc.use_local_subchannel_pool", 1),
