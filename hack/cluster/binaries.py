@@ -116,9 +116,11 @@ def ensure_built(build: Build) -> Path:
     """
     directory = binaries_directory()
     directory.mkdir(parents=True, exist_ok=True)
-    stamp = directory / f".{next(iter(build.packages))}.built-from"
+    first = next(iter(build.packages))
+    stamp = directory / f".{first}.built-from"
     fingerprint = _fingerprint(build)
-    with _only_one(directory / ".lock"):
+    # One lock each: who needs a small program does not wait for Kubernetes.
+    with _only_one(directory / f".{first}.lock"):
         there = stamp.is_file() and stamp.read_text() == fingerprint
         if not there or not all((directory / name).is_file() for name in build.packages):
             if shutil.which("go") is None:
