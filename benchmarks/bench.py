@@ -57,9 +57,9 @@ OURS, LOAD = "dispatched", "load generator"
 async def bench(directory: Path, rounds: int, instances: int) -> Results:
     """Run everything; returns the results."""
     records, plain_records = directory / "records", directory / "plain-records"
-    async with kinds.http_service() as service:
+    async with kinds.serving() as services:
         processes = {**kinds.processes(), "ten": ten_tasks("ten", "ten")}
-        executors = kinds.executors(records, service, also=TEN_TYPES)
+        executors = kinds.executors(records, services, also=TEN_TYPES)
         async with running(directory, processes, executors) as system:
             # Not by ProkOS, which would serve their tasks.
             await system.client.deploy({"plain.bpmn": one_task("plain", "plain").encode()})

@@ -1,20 +1,28 @@
-"""One executor of each type, with a process for each: `one-python`, `one-script`, `one-http`, `one-sql`."""
+"""One executor of each type, with a process for each: `one-python`, `one-script`, `one-http`, `one-grpc`, `one-sql`."""
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from benchmarks.manifests import executor, recording_executor
 from engine.samples import one_task
+from unit.grpc_service import payments_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from pathlib import Path
 
-KINDS = ("python", "script", "http", "sql")
+KINDS = ("python", "script", "http", "grpc", "sql")
+
+METHOD = "shop.Payments/Pay"
+"""What the executor of type `grpc` calls; the message is the instance's variable `charge`."""
+
+TABLE = "CREATE TABLE IF NOT EXISTS done (number INTEGER)"
+INSERT = "INSERT INTO done (number) VALUES (:number)"
 
 SCRIPT = """\
 def main(input):
@@ -27,35 +35,59 @@ def processes(**options: Any) -> dict[str, str]:
     return {f"one-{kind}": one_task(f"one-{kind}", f"work-{kind}", **options) for kind in KINDS}
 
 
-def executors(records: Path, service: int, also: Iterable[str] = ()) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the executors call, on loopback."""
+
+    http: str
+    """URL of a service that answers what it was sent."""
+    grpc: str
+    """host:port of a server with `METHOD`."""
+
+
+def executors(records: Path, services: Services, also: Iterable[str] = ()) -> list[dict[str, Any]]:
     """The executors.
 
     Args:
         records: Where the one of type `python` notes its executions.
-        service: Port of the HTTP service that the one of type `http` calls.
+        services: What those of type `http` and `grpc` call.
         also: Further job types that the one of type `python` accepts.
     """
     http = {
         "method": "POST",
-        "url": f"http://127.0.0.1:{service}/",
+        "url": services.http,
         "allowedNetworks": ["127.0.0.0/8"],
     }
     sql = {
         "url": "sqlite:///benchmark.db",
-        "setup": ["CREATE TABLE IF NOT EXISTS done (number INTEGER)"],
-        "statement": "INSERT INTO done (number) VALUES (:number)",
+        "setup": [TABLE],
+        "statement": INSERT,
+    }
+    grpc = {
+        "address": services.grpc,
+        "method": METHOD,
+        "request": "charge",
+        "tls": {"enabled": False},
+        "allowedNetworks": ["127.0.0.0/8"],
     }
     return [
         recording_executor("python", records, ["work-python", *also]),
         executor("script", "script", ["work-script"], {"language": "python", "source": SCRIPT}),
         executor("http", "http", ["work-http"], http),
+        executor("grpc", "grpc", ["work-grpc"], grpc),
         executor("sql", "sql", ["work-sql"], sql),
     ]
 
 
 @contextlib.asynccontextmanager
-async def http_service() -> AsyncIterator[int]:
-    """A service that answers what it was sent, on a free port of loopback, which is the value."""
+async def serving() -> AsyncIterator[Services]:
+    """The services, on free ports."""
+    async with _http_service() as port, payments_server() as (_, address):
+        yield Services(f"http://127.0.0.1:{port}/", address)
+
+
+@contextlib.asynccontextmanager
+async def _http_service() -> AsyncIterator[int]:
 
     async def answer(request: web.Request) -> web.Response:
         sent = await request.json()

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.observe import OTHERS, spent
 
@@ -62,6 +62,11 @@ class Burst:
         return sum(seconds for role, seconds in self.processor.items() if role != OTHERS) / self.tasks
 
 
+def variables(number: int) -> dict[str, Any]:
+    """What an instance starts with: its number, the branch of the ten-task process, the message of type `grpc`."""
+    return {"number": number, "long": True, "charge": {"cents": number}}
+
+
 class Load:
     """Starts instances; each has a number of its own."""
 
@@ -76,7 +81,7 @@ class Load:
 
         async def some() -> None:
             for number in numbers:
-                await self.client.create_instance(process, {"number": number, "long": True})
+                await self.client.create_instance(process, variables(number))
 
         await asyncio.gather(*(some() for _ in range(IN_FLIGHT)))
 

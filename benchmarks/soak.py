@@ -143,8 +143,8 @@ async def soak(directory: Path, minutes: float, rate: float, seed: int) -> bool:
     """Run it; returns whether everything is flat."""
     processes = {**kinds.processes(error="REFUSED"), "ten": ten_tasks("ten", "ten")}
     async with (
-        kinds.http_service() as service,
-        running(directory, processes, kinds.executors(directory / "records", service, also=TEN_TYPES)) as system,
+        kinds.serving() as services,
+        running(directory, processes, kinds.executors(directory / "records", services, also=TEN_TYPES)) as system,
     ):
         print(f"soak for {minutes:g} minutes at {rate:g} instances/s, seed {seed}, in {directory}", flush=True)
         samples: dict[str, list[tuple[float, float]]] = {}

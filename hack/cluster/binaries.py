@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KIND_MODULE = MODULE.parent / "kind"
+CYCLONUS_MODULE = MODULE.parent / "cyclonus"
 
 REPORT_INTERVAL = 20.0
 """Seconds between two lines about a build that takes minutes."""
@@ -94,6 +95,14 @@ def kind_build() -> Build:
     )
 
 
+def cyclonus_build() -> Build:
+    """cyclonus, which says what NetworkPolicies let through. It needs no cluster."""
+    name = "github.com/mattfenwick/cyclonus"
+    return Build(
+        f"cyclonus {module_version(name, CYCLONUS_MODULE)}", CYCLONUS_MODULE, {"cyclonus": f"{name}/cmd/cyclonus"}, {}
+    )
+
+
 def binaries_directory() -> Path:
     """Where built programs are, whether they are there already or not."""
     return cache_directory() / "cluster" / module_version("k8s.io/kubernetes")
@@ -107,9 +116,11 @@ def ensure_built(build: Build) -> Path:
     """
     directory = binaries_directory()
     directory.mkdir(parents=True, exist_ok=True)
-    stamp = directory / f".{next(iter(build.packages))}.built-from"
+    first = next(iter(build.packages))
+    stamp = directory / f".{first}.built-from"
     fingerprint = _fingerprint(build)
-    with _only_one(directory / ".lock"):
+    # One lock each: who needs a small program does not wait for Kubernetes.
+    with _only_one(directory / f".{first}.lock"):
         there = stamp.is_file() and stamp.read_text() == fingerprint
         if not there or not all((directory / name).is_file() for name in build.packages):
             if shutil.which("go") is None:

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import kinds
 from benchmarks.compare import Comparison
 from benchmarks.figures import Figure, percentile, slope, spread, table
+from benchmarks.kinds import Services
 from benchmarks.load import Burst, Way, steps
 from benchmarks.manifests import TEN, TEN_TYPES, recording_executor, ten_tasks
 from benchmarks.observe import INSTANCES, POLLS
@@ -31,7 +32,7 @@ zeebe_gateway_total_requests_total{requestType="JOB#COMPLETE",} 6062.0
 """A part of what Camunda 8.6.0 says of itself."""
 
 
-@pytest.mark.parametrize("program", ["bench", "growth", "backlog", "soak"])
+@pytest.mark.parametrize("program", ["bench", "growth", "backlog", "soak", "overhead"])
 def test_every_program_says_what_it_does(program: str) -> None:
     argv = [sys.executable, "-m", f"benchmarks.{program}", "--help"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
@@ -110,7 +111,7 @@ def test_the_engines_counters_are_read() -> None:
 
 
 def test_processes_and_executors_are_valid(tmp_path: Path) -> None:
-    resources = kinds.executors(tmp_path / "records", 8080, also=TEN_TYPES)
+    resources = kinds.executors(tmp_path / "records", Services("http://127.0.0.1:1/", "127.0.0.1:1"), also=TEN_TYPES)
     resources.append(recording_executor("other", tmp_path / "other", ["other"], scaling={"min": 0, "max": 1}))
     directory = write(tmp_path, processes={**kinds.processes(error="REFUSED"), "ten": ten_tasks("ten", "ten")})
     write(directory, resources=resources)

@@ -228,3 +228,23 @@ def is_module(name: str) -> bool:
     """Whether a dotted name is one of our modules."""
     path = ROOT / "operator" / Path(*name.split("."))
     return path.is_dir() or path.with_suffix(".py").exists()
+
+
+@every_page
+def test_tests_that_are_named_exist(page: Path) -> None:
+    tests = ROOT / "tests"
+    there = {name for file in tests.rglob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())}
+    files = {file.name for file in tests.rglob("test_*.py")}
+    named = set(re.findall(r"`(?:tests/[\w/]*)?(test_\w+(?:\.py)?)`", page.read_text()))
+    assert named <= there | files, sorted(named - there - files)
+
+
+def test_every_row_of_the_comparison_names_a_test() -> None:
+    _, _, compared = (ROOT / "docs" / "executors.md").read_text().partition("\n## Compared\n")
+    rows = [line for line in compared.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
+    heads = [row for row in rows if row.endswith("| test |")]
+    assert len(heads) == 5
+    for row in rows:
+        cells = row.strip("|").split("|")
+        assert len(cells) == 5, row
+        assert row in heads or re.search(r"`[\w/]*test_\w+(\.py)?`", cells[4]), row

@@ -16,14 +16,19 @@ import urllib.request
 import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 import pytest
+import structlog
 
 from prokos.processes import check_manifests
 from prokos.resources import ProkOS, ProkOSSpec, TaskExecutor
+from prokos.tde import BusinessError, Context, RetryableFailure
+from prokos.tde.contract import Environment
+from prokos.tde.grpc import GrpcExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 ORDER = ROOT / "examples" / "order"
 ORDERS = sorted((ORDER / "orders").glob("*.json"))
+GRPC = ROOT / "examples" / "grpc"
 SERVICE = ORDER / "shop_service.py"
 FOREIGN = ROOT / "tests" / "engine" / "foreign"
 PROCESSES = ROOT.parent / "shared" / "data" / "processes"
@@ -412,3 +418,58 @@ def test_says_in_one_line_that_the_port_is_taken(program: str) -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == "shop service: cannot listen on port 18181: Address already in use\n"
+
+
+# --- the parcel service of the grpc example ------------------------------------------------------------------
+
+
+def test_the_grpc_example_has_no_errors_and_no_warnings() -> None:
+    assert list(check_manifests([GRPC]).problems) == []
+
+
+@contextlib.contextmanager
+def running_carrier() -> Iterator[str]:
+    argv = [sys.executable, str(GRPC / "parcel_service.py"), "0"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().split()[-1]
+        finally:
+            process.terminate()
+
+
+async def attempts(address: str, name: str, *given: tuple[str, dict[str, Any]]) -> list[Any]:
+    """What an executor of the example makes of some attempts, each a key and an input."""
+    (found,) = [one.spec.grpc for one in check_manifests([GRPC]).loaded.only(TaskExecutor) if one.metadata.name == name]
+    assert found is not None
+    executor = GrpcExecutor(found.model_copy(update={"address": address}), Environment(name, GRPC, 1))
+    await executor.start()
+    outcomes: list[Any] = []
+    for key, data in given:
+        context = Context(key, timedelta(seconds=30), structlog.get_logger())
+        try:
+            outcomes.append(await executor.execute(data, context))
+        except (BusinessError, RetryableFailure) as failure:
+            outcomes.append(failure)
+    await executor.close()
+    return outcomes
+
+
+async def test_the_carrier_takes_a_parcel_once_and_refuses_heavy_ones() -> None:
+    light, heavy = {"parcel": {"to": "Ada", "kilograms": 2.5}}, {"parcel": {"to": "Bob", "kilograms": 31}}
+    with running_carrier() as address:
+        sent, away, again, refused = await attempts(
+            address, "parcels", ("1", light), ("1", light), ("1", light), ("2", heavy)
+        )
+        assert sent == again == {"number": "P-1", "cents": "650"}
+        assert isinstance(away, RetryableFailure)
+        assert isinstance(refused, BusinessError)
+        assert (refused.code, refused.variables["message"]) == ("NOT_TAKEN", "31 kg is too heavy")
+        (tracked,) = await attempts(address, "tracking", ("3", {"number": "P-1"}))
+        assert tracked == {
+            "stations": [
+                {"place": "the counter"},  # a number that is 0 is left out
+                {"place": "the depot", "hour": "1"},
+                {"place": "the van", "hour": "2"},
+            ]
+        }

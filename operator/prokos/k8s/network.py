@@ -5,11 +5,12 @@ A policy sees addresses after a Service's translation, so a port here is the por
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from prokos.k8s.names import HINTS_PORT, PDO, selector_labels
+from prokos.tde.addresses import DENIED_NETWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 """The label by which Kubernetes itself marks each namespace with its name."""
 
-PRIVATE_V4 = ["0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
-              "192.168.0.0/16", "224.0.0.0/3"]  # fmt: skip
-PRIVATE_V6 = ["::/96", "64:ff9b::/96", "fc00::/7", "fe80::/10", "ff00::/8"]
-"""What is not the public network: this host, private, shared, loopback, link-local and multicast (RFC 6890)."""
+PRIVATE_V4 = [str(one) for one in collapse_addresses(net for net, _ in DENIED_NETWORKS if isinstance(net, IPv4Network))]
+PRIVATE_V6 = [
+    *(str(one) for one in collapse_addresses(net for net, _ in DENIED_NETWORKS if isinstance(net, IPv6Network))),
+    # A gateway turns addresses of these into IPv4 ones: compatible, NAT64, Teredo, 6to4.
+    *("::/96", "64:ff9b::/96", "2001::/32", "2002::/16"),
+]
+"""What is not the public network: all that the executors' own guard refuses, too."""
 
 NODE_LOCAL_DNS = "169.254.20.10/32"
 """Where clusters with a name service on each node have it."""

@@ -37,7 +37,10 @@ _DENIED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("reserved", ("64:ff9b:1::/48", "100::/64", "100:0:0:1::/64", "2001:10::/28", "2001:20::/28", "5f00::/16")),
     ("for documentation", ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "3fff::/20")),
 )
-_DENIED_NETWORKS = tuple((ip_network(network), kind) for kind, networks in _DENIED for network in networks)
+DENIED_NETWORKS: tuple[tuple[Network, str], ...] = tuple(
+    (ip_network(network), kind) for kind, networks in _DENIED for network in networks
+)
+"""Networks that may be called only when they are allowed, and what each is."""
 
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 _IPV4_COMPATIBLE = IPv6Network("::/96")
@@ -88,7 +91,7 @@ def denied_kind(address: Address, allowed: Sequence[Network] = ()) -> str | None
             return f"{kind} (it stands for {each})"
     if isinstance(address, IPv6Address) and (address.ipv4_mapped or address in _NAT64):
         return None  # IPv6-only networks reach public IPv4 servers this way
-    for network, kind in _DENIED_NETWORKS:
+    for network, kind in DENIED_NETWORKS:
         if address in network:
             return kind
     return None if address.is_global else "not public"

@@ -9,19 +9,24 @@ incident; `outcomes` overrides this. Calls carry the metadata `idempotency-key`.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import grpc.aio
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 
 from prokos.tde.addresses import parse_networks, reachable, resolve
 from prokos.tde.contract import BusinessError, Executor, FatalFailure, RetryableFailure
-from prokos.tde.grpc_descriptors import Method, find_method, read_descriptor_set, reflected
+from prokos.tde.grpc_channel import Connections, open_channel, target
+from prokos.tde.grpc_descriptors import Method, find_method, read_descriptor_set
+from prokos.tde.grpc_reflection import MAX_BYTES, reflected
+from prokos.tde.result_redaction import clear_result
 
 if TYPE_CHECKING:
     from prokos.resources.grpc_settings import GrpcSettings
-    from prokos.tde.addresses import Address, Resolver
+    from prokos.tde.addresses import Resolver
     from prokos.tde.contract import Context, Environment
 
 PASSING = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED"})
@@ -32,6 +37,9 @@ EXCERPT = 300
 
 REFLECTION_TIMEOUT = 10.0
 """Seconds to ask a server for its descriptors."""
+
+TOO_LARGE = re.compile(r"(client: received|decompressed)? message larger than max", re.IGNORECASE)
+"""How gRPC says that a message exceeds a limit: the first two are ours, others the server's for the request."""
 
 SETTING = "spec.grpc.allowedNetworks"
 
@@ -51,8 +59,9 @@ class GrpcExecutor(Executor[dict[str, Any], dict[str, Any]]):
         self._metadata: tuple[tuple[str, str], ...] = ()
         self._method: Method | None = None
         self._finding = asyncio.Lock()
-        self._channels: dict[str, grpc.aio.Channel] = {}
-        """By target: the server's addresses may change, and each is judged anew."""
+        self._connections = Connections(lambda to: self._open(to, settings.max_response_bytes))
+        self._sent: list[tuple[str, str]] = []
+        """Secrets that the server gets to see, each with what it is called."""
 
     async def start(self) -> None:
         """Read certificates, secrets and descriptors.
@@ -74,30 +83,31 @@ class GrpcExecutor(Executor[dict[str, Any], dict[str, Any]]):
         if settings.bearer:
             metadata["authorization"] = f"Bearer {secrets[settings.bearer]}"
         self._metadata = tuple(metadata.items())
+        sent = [*settings.secret_metadata.values(), *([settings.bearer] if settings.bearer else [])]
+        self._sent = [(secrets[name], f"secret {name}") for name in sent]
         if settings.descriptor_set is not None:
             self._method = find_method(read_descriptor_set(settings.descriptor_set), settings.method)
 
     async def close(self) -> None:
         """Close the connections."""
-        channels, self._channels = self._channels, {}
-        await asyncio.gather(*(channel.close() for channel in channels.values()))
+        await self._connections.close()
 
     async def execute(self, data: dict[str, Any], context: Context) -> dict[str, Any]:
         """Make the call."""
         addresses = await reachable(self._host.strip("[]"), self._port, self._networks, self._resolver, SETTING)
-        target = _target(addresses, self._port)
-        try:
-            method = self._method or await self._find(target)
-            request = self._request(method, data)
-            metadata = (*self._metadata, ("idempotency-key", context.idempotency_key))
-            timeout = context.timeout.total_seconds()
-            channel = self._channel(target)
-            if method.streams:
-                return await self._stream(channel, method, request, metadata, timeout)
-            call = channel.unary_unary(method.path, method.request.SerializeToString, method.response.FromString)
-            answer = await call(request, metadata=metadata, timeout=timeout)
-        except grpc.RpcError as error:
-            self._judge(error)
+        to = target(addresses, self._port)
+        metadata = (*self._metadata, ("idempotency-key", context.idempotency_key))
+        method = self._method or await self._find(to)
+        request = self._request(method, data)
+        timeout = context.timeout.total_seconds()
+        async with self._connections.to(to) as channel:
+            try:
+                if method.streams:
+                    return await self._stream(channel, method, request, metadata, timeout)
+                call = channel.unary_unary(method.path, method.request.SerializeToString, None)
+                answer = await call(request, metadata=metadata, timeout=timeout)
+            except grpc.RpcError as error:
+                self._judge(error)
         return self._to_json(answer, method)
 
     def _request(self, method: Method, data: dict[str, Any]) -> Any:
@@ -127,7 +137,7 @@ class GrpcExecutor(Executor[dict[str, Any], dict[str, Any]]):
                     raise FatalFailure(f"more messages than spec.grpc.maxMessages ({self.settings.max_messages})")
                 if size > self.settings.max_response_bytes:
                     self._too_long()
-                messages.append(self._to_json(method.response.FromString(raw), method))
+                messages.append(self._to_json(raw, method))
         finally:
             stream.cancel()
         return {self.settings.messages: messages}
@@ -135,88 +145,77 @@ class GrpcExecutor(Executor[dict[str, Any], dict[str, Any]]):
     def _too_long(self) -> NoReturn:
         raise FatalFailure(f"the answer exceeds spec.grpc.maxResponseBytes ({self.settings.max_response_bytes})")
 
-    def _to_json(self, message: Any, method: Method) -> dict[str, Any]:
-        found: dict[str, Any] = json_format.MessageToDict(message, descriptor_pool=method.pool)
-        return found
+    def _to_json(self, raw: bytes, method: Method) -> dict[str, Any]:
+        try:
+            message = method.response.FromString(raw)
+            found = json_format.MessageToDict(message, descriptor_pool=method.pool)
+        # What cannot be said in JSON: an Any of a type that nobody described, a time beyond the year 9999.
+        except (DecodeError, json_format.Error, TypeError, ValueError) as error:
+            name = method.response.DESCRIPTOR.full_name
+            raise FatalFailure(self._redact(f"the answer is no {name} that has a JSON form: {error}")) from error
+        cleared: dict[str, Any] = clear_result(found, self._sent)
+        return cleared
 
-    async def _find(self, target: str) -> Method:
+    async def _find(self, to: str) -> Method:
         """Ask the server once what the method takes and gives."""
         async with self._finding:
             if self._method is None:
-                asking = asyncio.to_thread(self._ask, target)
+                channel = self._open(to, MAX_BYTES)
                 try:
-                    self._method = await asyncio.wait_for(asking, REFLECTION_TIMEOUT)
+                    async with asyncio.timeout(REFLECTION_TIMEOUT):
+                        service = self.settings.method.partition("/")[0]
+                        pool = await reflected(channel, service, self._metadata)
                 except TimeoutError as error:
                     message = f"{self.settings.address} did not describe its services in {REFLECTION_TIMEOUT:g} s"
                     raise RetryableFailure(message) from error
+                except grpc.RpcError as error:
+                    self._not_described(error)
+                finally:
+                    await channel.close()
+                self._method = find_method(pool, self.settings.method)
             return self._method
 
-    def _ask(self, target: str) -> Method:
-        options = self._options()
-        credentials = self._credentials
-        channel = (
-            grpc.secure_channel(target, credentials, options) if credentials else grpc.insecure_channel(target, options)
-        )
-        with channel:
-            try:
-                grpc.channel_ready_future(channel).result(timeout=REFLECTION_TIMEOUT / 2)
-            except grpc.FutureTimeoutError as error:
-                raise RetryableFailure(f"{self.settings.address} cannot be reached") from error
-            try:
-                # Everything the messages need is asked for now: nobody answers when the channel is closed.
-                return find_method(reflected(channel), self.settings.method)
-            except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
-                    raise
-                message = f"{self.settings.address} does not describe its services; give spec.grpc.descriptorSet"
-                raise FatalFailure(message) from error
+    def _not_described(self, error: grpc.RpcError) -> NoReturn:
+        status = error.code().name
+        if status == "UNIMPLEMENTED":
+            message = f"{self.settings.address} does not describe its services; give spec.grpc.descriptorSet"
+            raise FatalFailure(message) from error
+        message = self._redact(f"{self.settings.address}, asked for its services, answered {_said(error)}")
+        passing = status in PASSING or _broke_off(error)
+        raise (RetryableFailure if passing else FatalFailure)(message) from error
 
-    def _channel(self, target: str) -> grpc.aio.Channel:
-        channel = self._channels.get(target)
-        if channel is None:
-            options = self._options()
-            channel = (
-                grpc.aio.secure_channel(target, self._credentials, options)
-                if self._credentials
-                else grpc.aio.insecure_channel(target, options)
-            )
-            self._channels[target] = channel
-        return channel
-
-    def _options(self) -> list[tuple[str, Any]]:
-        name = self.settings.tls.server_name or self._host.strip("[]")
-        options: list[tuple[str, Any]] = [
-            ("grpc.max_receive_message_length", self.settings.max_response_bytes),
-            ("grpc.default_authority", f"{self.settings.tls.server_name or self._host}:{self._port}"),
-            ("grpc.enable_http_proxy", 0),
-            # The engine is asked for further attempts; a client that repeats by itself would not tell.
-            ("grpc.enable_retries", 0),
-        ]
-        if self.settings.tls.enabled:
-            options.append(("grpc.ssl_target_name_override", name))
-        return options
+    def _open(self, to: str, max_bytes: int) -> grpc.aio.Channel:
+        return open_channel(to, self.settings, self._credentials, max_bytes)
 
     def _judge(self, error: grpc.RpcError) -> NoReturn:
         """Turn a status into an outcome."""
-        status, details = error.code().name, " ".join((error.details() or "").split())[:EXCERPT]
-        said = f"{self.settings.address} {self.settings.method} answered {status}" + (f": {details}" if details else "")
+        status = error.code().name
+        said = f"{self.settings.address} {self.settings.method} answered {_said(error)}"
         rule = next((rule for rule in self.settings.outcomes if rule.status == status), None)
         message = self._redact(rule.message if rule and rule.message else said)
         if rule is not None and rule.outcome == "error":
-            variables = {"status": status, "message": self._redact(details)}
+            variables = {"status": status, "message": self._redact(_details(error))}
             raise BusinessError(rule.code or "", message, variables) from error
-        passing = rule.outcome == "retry" if rule is not None else status in PASSING
-        if status == "RESOURCE_EXHAUSTED" and "received message larger than max" in details.lower():
-            self._too_long()
+        passing = rule.outcome == "retry" if rule is not None else status in PASSING or _broke_off(error)
+        if status == "RESOURCE_EXHAUSTED" and (too_large := TOO_LARGE.search(_details(error))):
+            if too_large[1]:
+                self._too_long()
+            passing = False
         raise (RetryableFailure if passing else FatalFailure)(message) from error
 
     def _redact(self, message: str) -> str:
         return self.environment.secrets.redact(message)
 
 
-def _target(addresses: list[Address], port: int) -> str:
-    """A target that names addresses, which are not looked up again."""
-    family = addresses[0].version
-    listed = [address for address in addresses if address.version == family]
-    text = ",".join(f"[{address}]:{port}" if family == 6 else f"{address}:{port}" for address in listed)
-    return f"ipv{family}:{text}"
+def _details(error: grpc.RpcError) -> str:
+    """What a server said besides the status, on one line."""
+    return " ".join((error.details() or "").split())[:EXCERPT]
+
+
+def _broke_off(error: grpc.RpcError) -> bool:
+    """Whether the status is the library's word for a connection that ended in the middle of a call."""
+    return error.code() is grpc.StatusCode.UNKNOWN and _details(error).startswith("Stream removed")
+
+
+def _said(error: grpc.RpcError) -> str:
+    return ": ".join(filter(None, [error.code().name, _details(error)]))

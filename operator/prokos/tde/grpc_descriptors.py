@@ -1,4 +1,4 @@
-"""The messages of a method that is known by name only: from a descriptor set, or from the server's reflection."""
+"""The messages of a method that is known by name only, and of which there are descriptors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import descriptor_pb2, message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from prokos.tde.contract import FatalFailure
 
 if TYPE_CHECKING:
-    import grpc
     from google.protobuf.descriptor import MethodDescriptor
 
 
@@ -49,11 +47,6 @@ def read_descriptor_set(encoded: str) -> DescriptorPool:
     except TypeError as error:
         raise ValueError(f"spec.grpc.descriptorSet cannot be used: {error}; {advice}") from error
     return pool
-
-
-def reflected(channel: grpc.Channel) -> DescriptorPool:
-    """A pool that asks the server for what it is asked for; it blocks, so use it in a thread."""
-    return DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
 
 
 def find_method(pool: DescriptorPool, name: str) -> Method:

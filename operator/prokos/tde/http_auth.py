@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 from prokos.tde.contract import FatalFailure
+from prokos.tde.result_redaction import clear_result
 
 if TYPE_CHECKING:
     import httpx
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from prokos.resources.http_settings import HttpSettings
     from prokos.tde.contract import Secrets
     from prokos.tde.http_oauth import TokenSource
-
-SHORTEST_IN_RESULTS = 8
-"""Characters from which on a secret is also removed from results: a shorter one occurs there by chance."""
 
 
 class Authenticator:
@@ -82,16 +80,8 @@ class Authenticator:
         Raises:
             FatalFailure: The result is nested too deeply.
         """
-        long = [(shown, name) for shown, name in self._shown if len(shown) >= SHORTEST_IN_RESULTS]
-        long += [(token, "access token") for token in (self._tokens.known if self._tokens is not None else ())]
-        if not long:
-            return value
-        pattern = re.compile("|".join(re.escape(shown) for shown, _ in sorted(long, key=lambda each: -len(each[0]))))
-        names = dict(long)
-        try:
-            return _replaced(value, pattern, names)
-        except RecursionError:
-            raise FatalFailure("the response is nested too deeply") from None
+        tokens = self._tokens.known if self._tokens is not None else ()
+        return clear_result(value, [*self._shown, *((token, "access token") for token in tokens)])
 
 
 def static_headers(settings: HttpSettings, secrets: Secrets) -> dict[str, str]:
@@ -133,16 +123,3 @@ def _shown_as(settings: HttpSettings, secrets: Secrets, headers: dict[str, str])
         value = secrets[secret]
         shown |= dict.fromkeys((quote(value, safe=""), quote_plus(value), value), f"secret {secret}")
     return sorted(((value, name) for value, name in shown.items() if value), key=lambda each: -len(each[0]))
-
-
-def _replaced(value: Any, pattern: re.Pattern[str], names: dict[str, str]) -> Any:
-    if isinstance(value, str):
-        return pattern.sub(lambda match: f"<{names[match[0]]}>", value)
-    if isinstance(value, list):
-        return [_replaced(each, pattern, names) for each in value]
-    if isinstance(value, dict):
-        return {
-            pattern.sub(lambda match: f"<{names[match[0]]}>", key): _replaced(each, pattern, names)
-            for key, each in value.items()
-        }
-    return value
