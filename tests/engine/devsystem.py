@@ -16,7 +16,9 @@ import psutil
 
 PROKOS = [sys.executable, "-m", "prokos"]
 
-START_TIMEOUT = 120.0
+START_TIMEOUT = 360.0
+"""Seconds a start may take at most: longer than the engine is given. It takes 10 to 20 on two processors of its own;
+one that fails is not waited for."""
 STOP_TIMEOUT = 60.0
 
 
@@ -78,7 +80,12 @@ class DevSystem:
                 stdin=subprocess.DEVNULL,
             )
         if wait:
-            self.wait_for("\nready: ", START_TIMEOUT)
+            try:
+                self.wait_for("\nready: ", START_TIMEOUT)
+            except AssertionError:
+                # Who fails to start it does not get to stop it.
+                self.stop()
+                raise
         return self
 
     def wait_for(self, text: str, timeout: float = 30.0) -> None:

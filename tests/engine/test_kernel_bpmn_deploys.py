@@ -14,6 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyzeebe.proto import gateway_pb2 as pb
 from pyzeebe.proto.gateway_pb2_grpc import GatewayStub
 
+from engine.samples import HEAD
+from prokos.cli.doctor import describe_engine
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -99,6 +102,23 @@ def deploy_tde(workers: Workers, name: str, inputs: dict[str, str], outputs: dic
         awaits=False,
     )
     assert workers.deploy({f"tde-{name}.bpmn": xml}) == {f"tde-{name}"}
+
+
+AD_HOC = f"""{HEAD}<bpmn:process id="ad-hoc" isExecutable="true">
+<bpmn:startEvent id="Start"><bpmn:outgoing>f</bpmn:outgoing></bpmn:startEvent>
+<bpmn:sequenceFlow id="f" sourceRef="Start" targetRef="AdHoc"/>
+<bpmn:adHocSubProcess id="AdHoc"><bpmn:incoming>f</bpmn:incoming><bpmn:task id="Task"/></bpmn:adHocSubProcess>
+</bpmn:process></bpmn:definitions>
+"""
+
+
+def test_what_doctor_says_an_engine_lacks_is_refused_by_it(workers: Workers) -> None:
+    version = workers.gateway.Topology(pb.TopologyRequest()).gatewayVersion
+    if "ad-hoc sub-processes" in describe_engine(version):
+        with pytest.raises(grpc.RpcError, match="INVALID_ARGUMENT"):
+            workers.deploy({"ad-hoc.bpmn": AD_HOC})
+    else:
+        assert workers.deploy({"ad-hoc.bpmn": AD_HOC}) == {"ad-hoc"}
 
 
 def test_a_beat_starts_the_next_beat_of_its_shard(workers: Workers, unique: str) -> None:

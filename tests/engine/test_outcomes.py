@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from engine.conftest import TEST_ENGINE
 from engine.devsystem import DevSystem, wait_until
 from engine.samples import one_task, python_executor, write
+from prokos.cli.doctor import FEATURES
+from prokos.engine.distribution import DEFAULT_VERSION
 
 SOURCES = {
     "double": "def main(input):\n    return {'doubled': input['n'] * 2, 'big': 2**63 + 1, 'seen': input}\n",
@@ -169,3 +173,16 @@ def test_an_unknown_process_is_named(dev: DevSystem) -> None:
     failed = dev.run("run", "no-such-process", check=False)
     assert failed.returncode == 2
     assert "no-such-process" in failed.stderr
+
+
+def test_doctor_names_the_engines_version_and_what_it_lacks(dev: DevSystem) -> None:
+    (engine,) = [
+        check
+        for check in json.loads(dev.run("doctor", "--output", "json", check=False).stdout)
+        if check["check"] == "engine"
+    ]
+    assert engine["ok"]
+    assert f"version {TEST_ENGINE or DEFAULT_VERSION} (tested)" in engine["detail"]
+    lacks = [feature for _, feature in FEATURES if feature in engine["detail"]]
+    assert ("ad-hoc sub-processes" in lacks) == (TEST_ENGINE is None)
+    assert "conditional events" in lacks

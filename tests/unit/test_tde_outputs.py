@@ -118,6 +118,25 @@ async def test_a_failure_is_reported_at_once_although_there_are_outputs():
     ]
 
 
+async def test_a_number_that_the_mapping_would_change_is_an_incident_and_is_not_mapped():
+    async def large(_: dict[str, Any], __: Context) -> dict[str, Any]:
+        return {"paid": 1e300, "other": 2**64}
+
+    tde, (_, key, message, retries, _) = await Bench(large, outputs=OUTPUTS).does(dispatched())
+    assert tde[0] == "complete"
+    assert "paid" not in tde[2]
+    assert (key, retries) == (PARENT, 0)
+    assert "FEEL would change the output's number paid:" in message
+
+
+async def test_a_number_that_no_mapping_names_is_not_looked_at():
+    async def large(_: dict[str, Any], __: Context) -> dict[str, Any]:
+        return {"other": 1e300}
+
+    ((_, _, variables),) = await Bench(large, outputs=OUTPUTS).does(dispatched())
+    assert variables["other"] == 1e300
+
+
 @pytest.mark.parametrize("kind", ["failed", "error"])
 async def test_the_output_of_an_attempt_that_has_none_is_not_reported(kind):
     bench = Bench(succeed, outputs=OUTPUTS)

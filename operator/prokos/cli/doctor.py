@@ -25,11 +25,14 @@ TESTED_ENGINES = ("8.6.0", "8.8.21")
 
 FEATURES = (
     ((8, 7), "ad-hoc sub-processes"),
-    ((8, 8), "search of instances and incidents by query, task listeners"),
+    ((8, 8), "search of instances and incidents by query (with a secondary storage), task listeners"),
     ((8, 9), "conditional events"),
     ((8, 10), "job leases that fence off a worker whose lease is over"),
 )
 """What engines can do from which version on, as far as processes may want it."""
+
+QUERIES = (8, 8)
+"""Since when engines can be searched. Whether one can be does not show in gRPC, and nothing of ProkOS needs it."""
 
 
 async def run_checks(state: Path | None) -> list[dict[str, Any]]:
@@ -105,4 +108,5 @@ def describe_engine(version: str) -> str:
     lacking = [f"{feature} ({since[0]}.{since[1]})" for since, feature in FEATURES if parts < since]
     tested = "tested" if version in TESTED_ENGINES else f"not tested; tested are {', '.join(TESTED_ENGINES)}"
     lacks = f"; lacks {'; '.join(lacking)}" if lacking else ""
-    return f"version {version} ({tested}){lacks}"
+    unseen = "; can be searched if it has a secondary storage, which is not looked for" if parts >= QUERIES else ""
+    return f"version {version} ({tested}){lacks}{unseen}"

@@ -17,6 +17,7 @@ from prokos.engine import errors
 from prokos.engine.job import Job
 from prokos.engine.losses import Losses
 from prokos.engine.retry import RetryPolicy
+from prokos.engine.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -113,6 +114,7 @@ class EngineClient:
         self.policy = policy or RetryPolicy()
         self._channel = connection.open_channel()
         self._gateway: Any = GatewayStub(self._channel)
+        self.window = Window()
         self.losses = Losses(self._channel)
         """Known from the time on that the client is entered."""
         self._watching: asyncio.Task[None] | None = None
@@ -132,13 +134,28 @@ class EngineClient:
         await self._channel.close()
 
     async def _call(self, rpc: Any, request: Any, *, idempotent: bool = True, timeout: float = COMMAND_TIMEOUT) -> Any:
+        async with self.window:
+            return await self._call_at_once(rpc, request, idempotent=idempotent, timeout=timeout)
+
+    async def _call_at_once(
+        self, rpc: Any, request: Any, *, idempotent: bool = True, timeout: float = COMMAND_TIMEOUT
+    ) -> Any:
+        """For what must not wait for other commands: what keeps a lease, and what waits long for its answer."""
+
         async def attempt() -> Any:
             try:
-                return await rpc(request, timeout=timeout)
+                response = await rpc(request, timeout=timeout)
             except grpc.aio.AioRpcError as error:
-                raise errors.from_grpc(error) from error
+                raise self._noted(errors.from_grpc(error)) from error
+            self.window.taken()
+            return response
 
         return await self.policy.run(attempt, idempotent=idempotent)
+
+    def _noted(self, error: errors.EngineError) -> errors.EngineError:
+        if isinstance(error, errors.BackpressureError):
+            self.window.refused()
+        return error
 
     async def topology(self) -> Topology:
         """Ask the gateway how the cluster is, once and without retries: callers want to know it as it is."""
@@ -206,7 +223,7 @@ class EngineClient:
             bpmnProcessId=process_id, version=version, variables=to_json(variables or {})
         )
         request = pb.CreateProcessInstanceWithResultRequest(request=create, requestTimeout=RESULT_AWAITED * 1000)
-        response = await self._call(
+        response = await self._call_at_once(
             self._gateway.CreateProcessInstanceWithResult, request, idempotent=False, timeout=timeout
         )
         return ProcessResult(
@@ -285,10 +302,13 @@ class EngineClient:
             except grpc.aio.AioRpcError as error:
                 # What has arrived is leased to us: it is worth more than the rest of the answer.
                 if not jobs:
-                    raise errors.from_grpc(error) from error
+                    raise self._noted(errors.from_grpc(error)) from error
             return jobs
 
-        return await self.policy.run(attempt, idempotent=True)
+        if wait > 0:
+            return await self.policy.run(attempt, idempotent=True)
+        async with self.window:
+            return await self.policy.run(attempt, idempotent=True)
 
     async def stream_jobs(self, job_type: str, *, worker: str, lease: float) -> AsyncGenerator[Job, None]:
         """Jobs as the engine makes them, from now on; ends with an `EngineError` when the stream breaks.
@@ -344,7 +364,7 @@ class EngineClient:
             RejectedError: The job is not leased to anybody now.
         """
         request = pb.UpdateJobTimeoutRequest(jobKey=key, timeout=int(lease * 1000))
-        await self._call(self._gateway.UpdateJobTimeout, request)
+        await self._call_at_once(self._gateway.UpdateJobTimeout, request)
 
     async def restart_element(self, instance_key: int, element_id: str, element_instance_key: int) -> None:
         """Terminate an element instance, with its incident, and activate the element anew."""

@@ -70,7 +70,7 @@ class EmbeddedSettings:
     """IPv4 loopback address to listen on. The engine has no authentication, so it takes no other."""
     ports: EnginePorts | None = None
     """None takes free ones."""
-    ready_timeout: float = 120.0
+    ready_timeout: float = 300.0
     """Seconds a start may take. Replaying a long log is part of it."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """More of the engine's settings as it reads them, e.g. `ZEEBE_BROKER_DATA_SNAPSHOTPERIOD`. They override ours."""

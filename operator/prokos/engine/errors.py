@@ -55,6 +55,12 @@ _BY_STATUS: dict[grpc.StatusCode, type[EngineError]] = {
 SIZE_LIMIT = "too large: the engine stores about 2 MB of variables in one step, and takes 4 MB in one command"
 """The engine's own words name no limit, or no unit."""
 
+_NOT_CONVERTED, NAME_LIMIT = (
+    "Failed to convert JSON to MessagePack",
+    "no name in variables may be longer than 65535 bytes",
+)
+"""The broker's words for variables that it cannot store, and the one cause that is known (measured on 8.6.0)."""
+
 _TOO_LARGE = ("larger than max", "EXCEEDED_BATCH_RECORD_SIZE", "exceeds maximum size")
 """How gRPC (here, and in the gateway's Java) and the broker word a payload beyond their limits, in whatever status."""
 
@@ -79,4 +85,6 @@ def from_grpc(error: grpc.aio.AioRpcError) -> EngineError:
         return EngineUnavailableError(details)
     if refused := _NO_TOKEN.search(details):
         return AccessDeniedError(f"the token endpoint refuses: {refused[1]}")
+    if _NOT_CONVERTED in details:
+        return RejectedError(f"{details}: {NAME_LIMIT}")
     return _BY_STATUS.get(error.code(), RejectedError)(details or error.code().name)

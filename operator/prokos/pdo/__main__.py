@@ -37,14 +37,15 @@ async def serve(status_address: str, hints_address: str) -> None:
     if connection is None:
         raise SystemExit("PROKOS_ENGINE_ADDRESS is not set: the PDO does not know its engine")
     stop = stop_signals()
-    async with EngineClient(connection) as client, open_registry() as store:
+    # The heartbeat has a connection of its own, and so does not wait for tasks while the engine has too much to do.
+    async with EngineClient(connection) as client, EngineClient(connection) as beating, open_registry() as store:
         pdo = Pdo(client, store, worker=worker_identity("pdo"))
-        heartbeat = Heartbeat(client, pdo)
+        heartbeat = Heartbeat(beating, pdo)
         routing = dict(SettleSteps(store, pdo.settled).handlers())
         if pdo.registry.system.router.mode == "rules":
             routing |= DecideStep(lambda: pdo.registry).handlers()
         beats = StepRunner(
-            client,
+            beating,
             heartbeat.handlers(),
             worker=pdo.worker,
             lease=pdo.settings.beat_interval.total_seconds() + BEAT_LEASE_MARGIN,

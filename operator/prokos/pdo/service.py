@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from prokos.engine import EngineError, JobSource, NotFoundError, PayloadTooLargeError, RejectedError, Slots
+from prokos.engine.feel_numbers import BEYOND_FEEL, changed_number
 from prokos.pdo.dispatch import start_tde
 from prokos.pdo.flight import InFlight
 from prokos.pdo.journal import Journal
@@ -231,24 +232,29 @@ class Pdo:
             gone = f"the executor {decision.executor!r} was removed; add it again, or route the task elsewhere, "
             await self._refuse(task, Refused(f"{gone}then retry the task"))
             return
+        sources = [mapping.source for mapping in executor.spec.inputs]
+        if sources and (path := changed_number(job.raw_variables, sources)):
+            await self._reject(task, f"the engine's FEEL would change the number {path}: {BEYOND_FEEL}")
+            return
         self.flights.assign(task, decision.executor)
         self.journal.update(task.job_key, "dispatched", decision=decision)
         try:
             await start_tde(self.client, task, executor, job.raw_variables)
         except PayloadTooLargeError as error:
-            self.flights.remove(task.job_key)
-            message = (
-                f"the task's variables ({len(job.raw_variables)} characters) are too large to be passed to its "
-                f"executor: {error}. Map only what it needs with zeebe:input"
-            )
-            self.journal.update(task.job_key, "incident", message=message)
-            await self._fail(task, message, retries=0)
+            size = f"the task's variables ({len(job.raw_variables)} characters) are too large to be passed to its"
+            await self._reject(task, f"{size} executor: {error}. Map only what it needs with zeebe:input")
         except EngineError as error:
             self.flights.remove(task.job_key)
             self.journal.update(task.job_key, "failed", message=str(error))
             # Nothing is wrong with the task: it comes again with all its attempts. (A start for a TDE that is not
             # deployed is no error to the engine; the task comes again when its lease is over.)
             await self._fail(task, f"cannot start the TDE of {decision.executor}: {error}", retries=task.retries)
+
+    async def _reject(self, task: TaggedTask, message: str) -> None:
+        """Make an incident of a task that its executor cannot be given, however often it is tried."""
+        self.flights.remove(task.job_key)
+        self.journal.update(task.job_key, "incident", message=message)
+        await self._fail(task, message, retries=0)
 
     async def _await_route(self, element: Element, waiting: _Waiting) -> None:
         first = element not in self._waiting

@@ -11,6 +11,7 @@ import pydantic
 import structlog
 
 from prokos.engine import EngineError, JobSource, NotFoundError, RejectedError, Slots, WrongStateError
+from prokos.engine.feel_numbers import BEYOND_FEEL, changed_number_of
 from prokos.resources.names import TDE_RESULT_ELEMENT, tde_job_type, tde_output_job_type
 from prokos.tde.callback import await_callback, brought
 from prokos.tde.contract import AwaitCallback, Context, FatalFailure, TaggedTask
@@ -230,7 +231,7 @@ class TdeWorker:
                 output = await work
             result = self.executor.dump_output(output)
             self._check_output(result)
-            self._check_names(result)
+            self._check_mapped(result)
         except AwaitCallback as awaited:
             return Awaiting(awaited.token, awaited.timeout.total_seconds())
         except TimeoutError as error:
@@ -254,10 +255,14 @@ class TdeWorker:
             )
             raise FatalFailure(f"the input does not fit the executor: {problems}") from error
 
-    def _check_names(self, result: dict[str, Any]) -> None:
-        """With `outputs` mappings the result passes through the TDE's own variables: its names are taken there."""
-        if self.spec.outputs and (taken := sorted(RESERVED & result.keys())):
+    def _check_mapped(self, result: dict[str, Any]) -> None:
+        """With `outputs` mappings the result passes through the TDE's own variables, and through FEEL."""
+        if not self.spec.outputs:
+            return
+        if taken := sorted(RESERVED & result.keys()):
             raise FatalFailure(f"the output has a variable {taken[0]!r}, a name that ProkOS needs; call it otherwise")
+        if path := changed_number_of(result, [mapping.source for mapping in self.spec.outputs]):
+            raise FatalFailure(f"the engine's FEEL would change the output's number {path}: {BEYOND_FEEL}")
 
     async def _report(self, job: Job, task: TaggedTask | None, outcome: Outcome) -> Outcome | None:
         """Report an outcome, and say what became of it; None when it is not reported, or not yet."""
