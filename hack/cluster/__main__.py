@@ -1,4 +1,4 @@
-"""The command line: `python -m hack.cluster up|down|status|env|build|images|load|demo`."""
+"""The command line: `python -m hack.cluster up|down|status|env|build|images|load|demo|tests`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from hack.cluster import cluster, demo, images
+from hack.cluster import cluster, demo, images, tests
 from hack.cluster.binaries import (
     binaries_directory,
     ensure_built,
@@ -20,9 +20,11 @@ from hack.cluster.settings import ClusterError, Node
 
 def main() -> int:
     """Run one command; the exit code is 1 when it fails, with one line that says why."""
-    arguments = _parser().parse_args()
+    arguments, more = _parser().parse_known_args()
+    if more and arguments.command != "tests":
+        _parser().error(f"unrecognized arguments: {' '.join(more)}")
     try:
-        return _run(arguments)
+        return tests.run_tests(more) if arguments.command == "tests" else _run(arguments)
     except ClusterError as error:
         print(f"hack.cluster: {error}", file=sys.stderr)
     return 1
@@ -41,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     images = commands.add_parser("images", help="build our images, and load them into the cluster if it is up")
     images.add_argument("name", nargs="*", help="which; all by default")
     commands.add_parser("demo", help="install the operator, apply examples/cluster and place an order")
+    commands.add_parser("tests", help="build what is missing, and run tests/cluster; pytest's options follow")
     load = commands.add_parser("load", help="load the images of an archive into the cluster")
     load.add_argument("archive", type=Path)
     return parser

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from typing import TYPE_CHECKING
 
 import yaml
 from hack.cluster import cluster, images
@@ -11,12 +13,18 @@ from hack.cluster.commands import run
 from hack.cluster.progress import step
 from hack.cluster.settings import REPOSITORY, Node
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 CHARTS = REPOSITORY / "helm"
 EXAMPLE = REPOSITORY / "examples" / "cluster"
 
 OPERATOR_NAMESPACE = "prokos-system"
 NAMESPACE = "shop"
 SYSTEM = "demo"
+
+RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
+"""Label of a namespace that admits no other pods."""
 
 READY_TIMEOUT = "600s"
 """How long the engine may take to start, and all resources to be ready."""
@@ -54,6 +62,25 @@ def with_engine_image(manifests: str) -> str:
     return yaml.safe_dump_all(documents, sort_keys=False)
 
 
+def example_manifests(kubectl: Callable[..., str]) -> str:
+    """`examples/cluster`, its engine from the image that was built here."""
+    return with_engine_image(kubectl("kustomize", str(EXAMPLE)))
+
+
+def install_operator(helm: Callable[..., str], kubectl: Callable[..., str]) -> None:
+    """Install both charts as docs/operator.md says, with the images that were built here.
+
+    Args:
+        helm: Runs Helm with these arguments, and returns what it prints.
+        kubectl: Likewise.
+    """
+    install = ("upgrade", "--install", "--wait")
+    helm(*install, "prokos-crds", str(CHARTS / "prokos-crds"))
+    target = ("--namespace", OPERATOR_NAMESPACE, "--create-namespace")
+    helm(*install, "prokos", str(CHARTS / "prokos"), *target, *image_values())
+    kubectl("label", "--overwrite", "namespace", OPERATOR_NAMESPACE, RESTRICTED)
+
+
 def show() -> None:
     """Bring everything up, place an order, and print the variables it ended with.
 
@@ -63,36 +90,22 @@ def show() -> None:
     node = cluster.up(temporary=False)
     ensure_built(helm_build())
     images.load()
+    kubectl, helm = partial(_program, node, "kubectl"), partial(_program, node, "helm")
+    shop = partial(kubectl, "--namespace", NAMESPACE)
     with step("installing the operator"):
-        _helm(node, "prokos-crds", OPERATOR_NAMESPACE)
-        _kubectl(node, "label", "--overwrite", "namespace", OPERATOR_NAMESPACE, *_RESTRICTED)
-        _helm(node, "prokos", OPERATOR_NAMESPACE, *image_values())
+        install_operator(helm, kubectl)
     with step("applying examples/cluster, until all of it is ready"):
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-        _kubectl(node, "apply", "-f", "-", stdin=json.dumps(namespace))
-        _kubectl(node, "label", "--overwrite", "namespace", NAMESPACE, *_RESTRICTED)
-        manifests = with_engine_image(_kubectl(node, "kustomize", str(EXAMPLE)))
-        _shop(node, "apply", "-f", "-", stdin=manifests)
-        _shop(node, "rollout", "status", "deployment/shop", f"--timeout={READY_TIMEOUT}")
-        _shop(node, "wait", "--for=condition=Ready", f"prokos/{SYSTEM}", f"--timeout={READY_TIMEOUT}")
-    print(_shop(node, "get", "prokos-all"))
+        kubectl("apply", "-f", "-", stdin=json.dumps(namespace))
+        kubectl("label", "--overwrite", "namespace", NAMESPACE, RESTRICTED)
+        shop("apply", "-f", "-", stdin=example_manifests(kubectl))
+        shop("rollout", "status", "deployment/shop", f"--timeout={READY_TIMEOUT}")
+        shop("wait", "--for=condition=Ready", f"prokos/{SYSTEM}", f"--timeout={READY_TIMEOUT}")
+    print(shop("get", "prokos-all"))
     with step("placing an order"):
         run_order = ("exec", "-i", f"deploy/{SYSTEM}-pdo", "--", "prokos", "run", "order", "--vars", "-")
-        print(_shop(node, *run_order, stdin=json.dumps(ORDER)))
+        print(shop(*run_order, stdin=json.dumps(ORDER)))
 
 
-_RESTRICTED = ("pod-security.kubernetes.io/enforce=restricted",)
-
-
-def _helm(node: Node, chart: str, namespace: str, *values: str) -> None:
-    install = ("upgrade", "--install", chart, CHARTS / chart, "--namespace", namespace, "--create-namespace")
-    run(binaries_directory() / "helm", f"--kubeconfig={node.kubeconfig}", *install, "--wait", *values)
-
-
-def _shop(node: Node, *arguments: str, stdin: str | None = None) -> str:
-    return _kubectl(node, "--namespace", NAMESPACE, *arguments, stdin=stdin)
-
-
-def _kubectl(node: Node, *arguments: str, stdin: str | None = None) -> str:
-    kubectl = binaries_directory() / "kubectl"
-    return run(kubectl, f"--kubeconfig={node.kubeconfig}", *arguments, stdin=stdin, timeout=1200)
+def _program(node: Node, name: str, *arguments: str, stdin: str | None = None) -> str:
+    return run(binaries_directory() / name, f"--kubeconfig={node.kubeconfig}", *arguments, stdin=stdin, timeout=1200)

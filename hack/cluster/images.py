@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from hack.cluster import cluster, kind
 from hack.cluster.binaries import binaries_directory, ensure_built, helm_build
-from hack.cluster.commands import run
+from hack.cluster.commands import run, succeeds
 from hack.cluster.packages import IMAGE_PROGRAMS, ensure_installed
 from hack.cluster.progress import say, step
 from hack.cluster.settings import REPOSITORY, ClusterError, Node, cache_directory
@@ -30,6 +29,9 @@ BASE_PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 
 FROM_MACHINE = ("/etc/ssl/certs", "/etc/pip.conf")
 """What of this machine a build sees beside its context: how to reach the package index, which is not ours to say."""
+
+BUILD_TIMEOUT = 1800
+"""Seconds one image may take; on an idle machine it is one or two minutes."""
 
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "bpmn", "operator")
 """What the wheel in the images is built from."""
@@ -169,24 +171,59 @@ def _build_with_docker(image: Image, archive: Path) -> None:
 
 def _build_with_buildah(image: Image, archive: Path) -> None:
     ensure_installed(IMAGE_PROGRAMS)
+    base = _base()
     with tempfile.TemporaryDirectory(prefix="prokos-images-", dir=_directory()) as directory:
-        storage = ["--root", f"{directory}/root", "--runroot", f"{directory}/run", "--storage-driver", "vfs"]
-        environment = {**os.environ, "TMPDIR": directory}
-        _import_base(storage, environment)
+        environment = {"TMPDIR": directory}
+        if _has_overlays():
+            storage = _kept_storage(base)
+            layers = ["--layers"]
+        else:
+            # Each layer would be a whole copy there.
+            storage = _storage(Path(directory), "vfs")
+            layers = []
+        if not succeeds("buildah", *storage, "inspect", "--type", "image", BASE):
+            _import_base(storage, base, environment)
         mounts = [f"--volume={path}:{path}:ro" for path in FROM_MACHINE if Path(path).exists()]
         contexts = [f"--build-context={name}={path}" for name, path in _contexts(image).items()]
         run(
-            "buildah", *storage, "bud", "--quiet", "--isolation", "chroot", "--network", "host", "--timestamp", "0",
-            "--file", image.dockerfile, "--tag", image.tag, *mounts, *contexts, REPOSITORY,
-            environment=environment,
+            "buildah", *storage, "bud", "--quiet", *layers, "--isolation", "chroot", "--network", "host",
+            "--timestamp", "0", "--file", image.dockerfile, "--tag", image.tag, *mounts, *contexts, REPOSITORY,
+            environment=environment, timeout=BUILD_TIMEOUT,
         )  # fmt: skip
         target = f"docker-archive:{archive}:{image.tag}"
         run("buildah", *storage, "push", "--quiet", image.tag, target, environment=environment)
 
 
-def _import_base(storage: Sequence[str], environment: dict[str, str]) -> None:
+def _has_overlays() -> bool:
+    """Whether layers can lie on each other in the cache: overlays do not lie on overlays."""
+    return run("stat", "--file-system", "--format=%T", _directory()).strip() != "overlayfs"
+
+
+def _storage(directory: Path, driver: str) -> list[str]:
+    return ["--root", f"{directory}/root", "--runroot", f"{directory}/run", "--storage-driver", driver]
+
+
+def _kept_storage(base: Path) -> list[str]:
+    """Where layers are kept from build to build, so that a change of our sources installs no library again.
+
+    What is there grows by a few megabytes with each build, and is dropped when the libraries change.
+    """
+    directory, digest = _directory() / "layers", hashlib.sha256(str(base.stat().st_mtime_ns).encode())
+    for path in sorted((REPOSITORY / "requirements").glob("*.txt")):
+        digest.update(path.read_bytes())
+    storage, stamp = _storage(directory, "overlay"), directory / "made-of"
+    if not stamp.exists() or stamp.read_text() != digest.hexdigest():
+        if directory.exists():
+            run("buildah", *storage, "rm", "--all")
+            shutil.rmtree(directory)
+        directory.mkdir()
+        stamp.write_text(digest.hexdigest())
+    return storage
+
+
+def _import_base(storage: Sequence[str], base: Path, environment: dict[str, str]) -> None:
     made = run("buildah", *storage, "from", "scratch", environment=environment).strip()
-    run("buildah", *storage, "add", "--quiet", made, _base(), "/", environment=environment)
+    run("buildah", *storage, "add", "--quiet", made, base, "/", environment=environment)
     run("buildah", *storage, "commit", "--quiet", made, BASE, environment=environment)
     run("buildah", *storage, "rm", made, environment=environment)
 

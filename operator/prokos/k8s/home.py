@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -57,10 +58,12 @@ class PdoState:
     Attributes:
         beats: Age of each shard's last beat in seconds.
         backlog: Tasks of each executor that are dispatched and have not ended; None while no replica answers.
+        running: Tasks of each process that have not ended, by its id.
     """
 
     beats: Mapping[int, float] = field(default_factory=dict)
     backlog: Mapping[str, int] | None = None
+    running: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -229,14 +232,14 @@ async def _ask(session: aiohttp.ClientSession, address: str) -> dict[str, Any] |
 def combine(answers: Sequence[Mapping[str, Any]]) -> PdoState:
     """The replicas' status as one: the newest beat of each shard, and all tasks. Pure."""
     beats: dict[int, float] = {}
-    backlog: dict[str, int] = {}
+    backlog, running = Counter[str](), Counter[str]()
     for answer in answers:
         for shard in answer["shards"]:
             age = answer["now"] - shard["at"]
             beats[shard["shard"]] = min(age, beats.get(shard["shard"], age))
-        for executor, count in answer["inFlight"].items():
-            backlog[executor] = backlog.get(executor, 0) + count
-    return PdoState(beats, backlog if answers else None)
+        backlog.update(answer["inFlight"])
+        running.update(answer["running"])
+    return PdoState(beats, backlog if answers else None, running)
 
 
 def _worker_state(pods: Pods, name: str, wanted: int) -> WorkerState:

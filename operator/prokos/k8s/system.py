@@ -18,10 +18,12 @@ from prokos.k8s.engine import EngineKeeper
 from prokos.k8s.engine_release import EngineRelease
 from prokos.k8s.home import ClusterHome, Images
 from prokos.k8s.names import worker_name
+from prokos.k8s.notices import notices
 from prokos.k8s.report import Facts, reports
 from prokos.k8s.secrets import SecretReader
 from prokos.kernel import Desired, Kernel
 from prokos.kube import KubeError
+from prokos.registry import Registry
 from prokos.registry.cluster import ClusterRegistry
 
 if TYPE_CHECKING:
@@ -96,11 +98,10 @@ class ClusterSystem:
         )
         self._kernel = _KernelState()
         self._engine_task: asyncio.Task[None] | None = None
-        self._understood = False
-        """Whether the ProkOS was ever without an error."""
+        self._understood = False  # whether the ProkOS was ever without an error
         self._resync_at = 0.0
         """When everything is applied again, on the monotonic clock."""
-        self._retired: set[str] = set()
+        self._told = Registry()  # as it was when `notices` was asked last
         self._ready: dict[ObjectKey, tuple[str, str]] = {}
         """Last reported status and reason of each resource's Ready condition."""
 
@@ -116,7 +117,7 @@ class ClusterSystem:
             following = asyncio.create_task(self.registry.run())
             stack.push_async_callback(_end, following)
             await self.registry.ready()
-            self._retired = {record.process_id for record in self.registry.load().processes.values() if record.retired}
+            self._told = self.registry.load()
             stack.push_async_callback(self._stop_engine)
             stack.push_async_callback(self._stop_kernel)
             while not following.done() and not (self._engine_task and self._engine_task.done()):
@@ -148,7 +149,6 @@ class ClusterSystem:
         if kernel is not None and kernel.steps.booted.is_set():
             await kernel.follow()
             await self._repair(wanted.desired)
-            self._tell_retired()
         await self._report(wanted, manifests)
 
     async def _take(self, manifests: Mapping[ObjectKey, Manifest]) -> Wanted:
@@ -226,6 +226,7 @@ class ClusterSystem:
             self._resync_at = time.monotonic() + RESYNC
             await self.home.ensure_pdo()
         pdo, pods = await self.home.pdo_state(), await self.home.pods()
+        self._tell_changes(pdo.running)
         registered = self.registry.load().executors
         for name, executor in desired.executors.items():
             # One that is not registered as it is now has a registration coming that starts its workers in order.
@@ -238,13 +239,12 @@ class ClusterSystem:
             if scaled or resync:
                 await self.home.ensure_workers(executor)
 
-    def _tell_retired(self) -> None:
-        """Say once of each process that is no longer wanted that its instances go on."""
-        retired = {record.process_id for record in self.registry.load().processes.values() if record.retired}
-        for process_id in retired - self._retired:
-            message = f"process {process_id} is no longer wanted; its running instances are served to their end"
-            self._say(("ProkOS", self._system.name), "Normal", "ProcessRetired", message)
-        self._retired = retired
+    def _tell_changes(self, running: Mapping[str, int]) -> None:
+        """Say once of each process and route that goes what still depends on it."""
+        registry = self.registry.load()
+        for reason, message in notices(self._told, registry, running):
+            self._say(("ProkOS", self._system.name), "Normal", reason, message)
+        self._told = registry
 
     # --- status -----------------------------------------------------------------------------------------------
 

@@ -58,6 +58,13 @@ class InFlight:
             counts[flight.executor] = counts.get(flight.executor, 0) + 1
         return counts
 
+    def by_process(self) -> dict[str, int]:
+        """How many tasks of each process there are, by its id."""
+        counts: dict[str, int] = {}
+        for flight in self._flights.values():
+            counts[flight.task.process_id] = counts.get(flight.task.process_id, 0) + 1
+        return counts
+
     def add(self, task: TaggedTask, slots: Slots) -> None:
         """Take over a task and its slot. A task the engine offered again, its lease over, keeps one slot."""
         self.remove(task.job_key)

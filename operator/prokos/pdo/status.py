@@ -33,6 +33,7 @@ def build_status(pdo: Pdo, heartbeat: Heartbeat) -> dict[str, Any]:
         "jobTypes": sorted(pdo.registry.job_types),
         "counts": dict(pdo.journal.counts),
         "inFlight": pdo.flights.by_executor(),
+        "running": pdo.flights.by_process(),
     }
 
 

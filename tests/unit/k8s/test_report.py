@@ -104,7 +104,12 @@ def test_a_heart_that_stopped_is_told():
 
 
 def test_the_replicas_are_one_pdo():
-    one = {"now": 100.0, "shards": [{"shard": 0, "at": 90.0}], "inFlight": {"payer": 2}}
-    other = {"now": 100.0, "shards": [{"shard": 0, "at": 99.5}], "inFlight": {"payer": 1, "shipper": 4}}
-    assert combine([one, other]) == PdoState({0: 0.5}, {"payer": 3, "shipper": 4})
+    one = {"now": 100.0, "shards": [{"shard": 0, "at": 90.0}], "inFlight": {"payer": 2}, "running": {"order": 2}}
+    other = {
+        "now": 100.0,
+        "shards": [{"shard": 0, "at": 99.5}],
+        "inFlight": {"payer": 1, "shipper": 4},
+        "running": {"order": 1, "parcel": 4},
+    }
+    assert combine([one, other]) == PdoState({0: 0.5}, {"payer": 3, "shipper": 4}, {"order": 3, "parcel": 4})
     assert combine([]).backlog is None
