@@ -179,6 +179,7 @@ WRONG: list[Wrong] = [
     Wrong(executor(accepts=[{}]), "spec.accepts[0]", "an empty rule would accept every task"),
     Wrong(executor(accepts=[{"headers": {}}]), "spec.accepts[0]", "an empty rule would accept every task"),
     Wrong(executor(scaling={"min": 2}), "spec.scaling.min", "min must not be greater than max"),
+    Wrong(executor(scaling={"podPerTask": True}), "spec.concurrency", "set concurrency: 1"),
     Wrong(executor(backoff={"initial": "6m"}), "spec.backoff.initial", "initial must not be longer than maximum"),
     Wrong(executor(secrets=[{"name": "a"}]), "spec.secrets[0]", "exactly one of env, file or secretKeyRef"),
     Wrong(executor(network={"egress": [{"ports": [{"port": 1}]}]}), "spec.network.egress[0]", "give either cidr"),

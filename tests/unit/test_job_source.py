@@ -215,3 +215,35 @@ async def test_waiting_for_slots_takes_none():
     slots.release()
     await waiting
     assert slots.free == 2
+
+
+async def test_without_a_stream_no_job_is_taken_that_no_slot_is_free_for() -> None:
+    consumer = Consumer(1, poll_interval=0.01)
+    source = JobSource(
+        consumer.engine, PAY, worker="test", lease=30.0, slots=consumer.slots, poll_interval=0.01, stream=False
+    )
+    consumer.offer(1, 2)
+    async with background(source.run(consumer.take)):
+        await wait_until(lambda: consumer.has_seen(1))
+        consumer.offer(3)
+        consumer.slots.release()
+        await wait_until(lambda: consumer.has_seen(1, 2))
+        assert [waiting.key for waiting in consumer.engine.waiting[PAY]] == [3]
+    assert consumer.engine.opened == 0
+    assert {limit for _, limit in consumer.engine.polls} == {1}
+
+
+async def test_without_a_stream_an_engine_that_is_gone_is_not_asked_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("prokos.engine.source.STREAM_RETRY", 0.01)
+    consumer = Consumer(1)
+    consumer.engine.hiccups["activate"] = [EngineUnavailableError("gone")] * 3
+    source = JobSource(
+        consumer.engine, PAY, worker="test", lease=30.0, slots=consumer.slots, poll_interval=RARELY, stream=False
+    )
+    consumer.offer(1)
+    started = time.monotonic()
+    async with background(source.run(consumer.take)):
+        await wait_until(lambda: consumer.has_seen(1))
+    assert time.monotonic() - started >= 0.03

@@ -66,7 +66,8 @@ class EmbeddedHome:
     def reload(self) -> list[Problem]:
         """Read the manifests. With an error in them the desired state stays what it was: all or nothing."""
         checked = check_manifests(self.manifests)
-        self.problems = list(checked.problems)
+        pods = (at for at in checked.loaded.of(TaskExecutor) if at.resource.spec.scaling.pod_per_task)
+        self.problems = [*checked.problems, *map(_no_pods, pods)]
         if not checked.errors:
             loaded = checked.loaded
             self._desired = Desired(
@@ -86,7 +87,7 @@ class EmbeddedHome:
     async def ensure_workers(self, executor: TaskExecutor) -> None:
         """One child process per worker."""
         deployment = build_worker_deployment(executor, self.engine_environment, self.ports.hints)
-        wanted = {worker_name(deployment.name, index) for index in range(deployment.replicas)}
+        wanted = {worker_name(deployment.name, index) for index in range(workers_of(executor))}
         for name in self._worker_names(deployment.name) - wanted:
             self.children.remove(name)
         for name in wanted:
@@ -173,7 +174,7 @@ class EmbeddedHome:
         children = [self.children.get(name) for name in self._worker_names(executor)]
         present = [child for child in children if child]
         return WorkerState(
-            wanted=self._desired.executors[executor].spec.workers,
+            wanted=workers_of(self._desired.executors[executor]),
             running=sum(child.running for child in present),
             restarts=sum(child.restarts for child in present),
             message=next((child.message for child in present if child.message), ""),
@@ -193,6 +194,18 @@ def located_executor(at: Located[TaskExecutor]) -> TaskExecutor:
     path = str((at.file.parent / spec.python.path).resolve())
     python = spec.python.model_copy(update={"path": path})
     return at.resource.model_copy(update={"spec": spec.model_copy(update={"python": python})})
+
+
+def workers_of(executor: TaskExecutor) -> int:
+    """Workers an executor has here, where no backlog makes more of them."""
+    spec = executor.spec
+    return max(spec.workers, 1) if spec.scaling.pod_per_task and spec.replicas is None else spec.workers
+
+
+def _no_pods(at: Located[TaskExecutor]) -> Problem:
+    message = "there are no pods here: an ordinary worker takes the tasks of this executor, one after the other"
+    hint = "run code that you do not trust in a cluster"
+    return at.problem(("spec", "scaling", "podPerTask"), message, hint, severity="warning")
 
 
 def _desired_process(definition: Definition) -> DesiredProcess:

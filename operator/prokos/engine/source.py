@@ -4,6 +4,9 @@ A stream alone never sees jobs that were there before it and lets an old backlog
 both run, in two modes. While the consumer keeps up, the stream is open and a slow poll looks for what it missed.
 When the consumer falls behind, so that jobs wait here for long, the stream is closed and polls take the oldest jobs,
 as many as there is room for, until one comes back short: then the backlog is gone and the stream opens again.
+
+A consumer that must not hold more than it works on, such as a worker that takes one task only, has polls alone, each of
+which waits at the engine until there is a job.
 """
 
 from __future__ import annotations
@@ -97,6 +100,7 @@ class JobSource:
         lease: float,
         slots: Slots,
         poll_interval: float,
+        stream: bool = True,
     ) -> None:
         """Make it; see `run`.
 
@@ -106,7 +110,8 @@ class JobSource:
             worker: Name under which the engine records who has them.
             lease: Seconds for which they are taken.
             slots: How many the consumer may hold.
-            poll_interval: Seconds between polls beside the stream.
+            poll_interval: Seconds between polls beside the stream; without one, how long each poll waits for a job.
+            stream: False never takes a job that no slot is free for, as a stream does, whose jobs wait here.
         """
         self.client = client
         self.job_type = job_type
@@ -114,6 +119,7 @@ class JobSource:
         self.lease = lease
         self.slots = slots
         self.poll_interval = poll_interval
+        self._streams = stream
         self._buffer: deque[Job] = deque()
         self._attempts: dict[Attempt, Job] = {}
         self._stalls = Stalls()
@@ -134,7 +140,8 @@ class JobSource:
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._stalls.watch())
-            tasks.create_task(self._stream())
+            if self._streams:
+                tasks.create_task(self._stream())
             tasks.create_task(self._poll())
             tasks.create_task(self._forget())
             while True:
@@ -228,6 +235,8 @@ class JobSource:
             self._poll_now.clear()
 
     def _until_next_poll(self) -> float:
+        if not self._streams:
+            return 0
         # The sources of a process begin at one time; hundreds of them must not poll at one time ever after.
         return self.poll_interval * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load, guards nothing
 
@@ -240,10 +249,15 @@ class JobSource:
                     await self.slots.wait_free(self.slots.size // 4)
 
     async def _activate(self, limit: int) -> list[Job]:
+        wait = -1 if self._streams else self.poll_interval
         try:
-            jobs = await self.client.activate_jobs(self.job_type, worker=self.worker, limit=limit, lease=self.lease)
+            jobs = await self.client.activate_jobs(
+                self.job_type, worker=self.worker, limit=limit, lease=self.lease, wait=wait
+            )
         except EngineError as error:
             log.warning("cannot poll jobs", job_type=self.job_type, error=str(error))
+            if not self._streams:
+                await asyncio.sleep(STREAM_RETRY)
             return []
         for job in jobs:
             self._accept(job)

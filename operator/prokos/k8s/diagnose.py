@@ -34,7 +34,7 @@ def pod_problem(pod: Manifest) -> tuple[str, str] | None:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             message = f"pod {name} has no node: {condition.get('message', '')}"
             return condition.get("reason", "Unschedulable"), message
-    for container in status.get("containerStatuses", []):
+    for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
         waiting = container.get("state", {}).get("waiting")
         if waiting and (remedy := REMEDIES.get(waiting.get("reason", ""))):
             said = waiting.get("message") or waiting["reason"]
@@ -46,6 +46,12 @@ def pod_problem(pod: Manifest) -> tuple[str, str] | None:
                     said = "its settings do not work for it"
             return waiting["reason"], f"pod {name}: {said}; {remedy}"
     return None
+
+
+def is_ready(pod: Manifest) -> bool:
+    """Whether a pod takes tasks."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def deployment_statement(

@@ -91,6 +91,11 @@ class Operator:
         if system := self._systems.get(metadata["namespace"]):
             system.wake(drifted=before is not None and before != generation)
 
+    def job_changed(self, manifest: Manifest) -> None:
+        """A pod of one task was made, has ended, or is gone: another one may be due."""
+        if system := self._systems.get(manifest["metadata"]["namespace"]):
+            system.wake()
+
     def _remember(self, uid: str, generation: tuple[int, bool]) -> None:
         if generation[1]:
             self._generations.pop(uid, None)
@@ -195,6 +200,10 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     )
     async def deployment(event: Any, body: kopf.Body, **_: Any) -> None:
         operator.owned_changed(event["type"], dict(body))
+
+    @kopf.on.event("batch", "v1", "jobs", labels={SYSTEM_LABEL: kopf.PRESENT}, registry=registry)
+    async def single_use(body: kopf.Body, **_: Any) -> None:
+        operator.job_changed(dict(body))
 
     @kopf.daemon(GROUP, VERSION, PLURALS["ProkOS"], registry=registry, cancellation_polling=EXIT_POLL)
     async def system(body: kopf.Body, stopped: kopf.DaemonStopped, **_: Any) -> None:

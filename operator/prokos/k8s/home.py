@@ -1,4 +1,4 @@
-"""A cluster as the home of a system: workers and PDO as Deployments. Implements `prokos.kernel.Home`."""
+"""A cluster as the home of a system: workers and PDO as Deployments, or Jobs. Implements `prokos.kernel.Home`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ from prokos.k8s.names import (
 )
 from prokos.k8s.pdo import build_pdo, build_router
 from prokos.k8s.scaling import Scale, decide_scale
-from prokos.k8s.workers import WorkerContext, build_workers, executor_owner
+from prokos.k8s.single_use_pods import SingleUsePods
+from prokos.k8s.workers import WorkerContext, build_workers, executor_owner, worker_revision
 from prokos.kernel import Desired, Observed, WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from prokos.k8s.single_use import SingleUse
     from prokos.kube import KubeClient, Manifest
     from prokos.registry.cluster import SystemRef
     from prokos.resources import TaskExecutor
@@ -68,10 +70,11 @@ class PdoState:
 
 @dataclass(frozen=True)
 class Pods:
-    """The Deployments and pods of a system by name of the Deployment."""
+    """The workloads and pods of a system by name of the Deployment; an executor's Jobs by that of its workers."""
 
     deployments: Mapping[str, Manifest]
     pods: Mapping[str, Sequence[Manifest]]
+    jobs: Mapping[str, Sequence[SingleUse]] = field(default_factory=dict)
 
 
 class ClusterHome:
@@ -85,6 +88,7 @@ class ClusterHome:
         self.executor_manifests: Mapping[str, Manifest] = {}
         self.engine: ExternalEngine | None = None
         self._scales: dict[str, Scale] = {}
+        self._single_use = SingleUsePods(client, system)
 
     def desired(self) -> Desired:
         """The desired state as it was last read."""
@@ -95,17 +99,9 @@ class ClusterHome:
     async def ensure_workers(self, executor: TaskExecutor) -> None:
         """Apply the executor's objects, and remove documents that no pod uses any more."""
         name = executor.metadata.name
-        manifest, engine = self.executor_manifests.get(name), self.engine
-        if manifest is None or engine is None:
+        manifest, context = self.executor_manifests.get(name), self._context()
+        if manifest is None or context is None:
             return
-        context = WorkerContext(
-            system=self._system.name,
-            namespace=self._system.namespace,
-            image=self._images.worker,
-            defaults=self.wanted.system.executor_defaults.pod,
-            engine=engine,
-            access=pod_access(engine),
-        )
         scale = self._scales.get(name)
         replicas = executor.spec.workers if scale is None or executor.spec.replicas is not None else scale.replicas
         objects = build_workers(executor, executor_owner(manifest), context, replicas)
@@ -113,12 +109,27 @@ class ClusterHome:
             await self._client.apply(built)
         if executor.spec.network.policy == "None":
             await self._delete("networking.k8s.io/v1", "NetworkPolicy", worker_name(name))
-        await self._drop_documents(name, objects[-1])
+        if executor.spec.scaling.pod_per_task:
+            await self._delete("apps/v1", "Deployment", worker_name(name))
+        else:
+            await self._single_use.remove(name)
+        await self._drop_documents(name, worker_revision(executor, context))
 
-    async def _drop_documents(self, executor: str, deployment: Manifest) -> None:
+    def _context(self) -> WorkerContext | None:
+        if self.engine is None:
+            return None
+        return WorkerContext(
+            system=self._system.name,
+            namespace=self._system.namespace,
+            image=self._images.worker,
+            defaults=self.wanted.system.executor_defaults.pod,
+            engine=self.engine,
+            access=pod_access(self.engine),
+        )
+
+    async def _drop_documents(self, executor: str, current: str) -> None:
         selector = label_selector(selector_labels(self._system.name, WORKER, executor))
         pods = await self._client.list_all("v1", "Pod", self._system.namespace, selector)
-        current = deployment["spec"]["template"]["metadata"]["labels"][REVISION_LABEL]
         used = {current, *(pod["metadata"]["labels"].get(REVISION_LABEL) for pod in pods)}
         documents = await self._client.list_all(
             "v1", "ConfigMap", self._system.namespace, f"{selector},{REVISION_LABEL}"
@@ -130,6 +141,7 @@ class ClusterHome:
     async def remove_workers(self, name: str) -> None:
         """Delete the executor's objects; its pods end what they run first."""
         await self._delete("apps/v1", "Deployment", worker_name(name))
+        await self._single_use.remove(name)
         await self._delete("networking.k8s.io/v1", "NetworkPolicy", worker_name(name))
         await self._delete("v1", "ServiceAccount", worker_name(name))
         selector = label_selector(selector_labels(self._system.name, WORKER, name))
@@ -155,6 +167,18 @@ class ClusterHome:
             decision = decide_scale(executor, backlog or 0, before, time.monotonic())
         self._scales[name] = decision
         return bool(decision.replicas != running)
+
+    @property
+    def has_single_use(self) -> bool:
+        """Whether an executor has a pod for each task."""
+        return any(executor.spec.scaling.pod_per_task for executor in self.wanted.executors.values())
+
+    async def serve_tasks(self, executor: TaskExecutor, backlog: int | None, pods: Pods) -> None:
+        """Make a pod for each task of an executor that has it so."""
+        name = executor.metadata.name
+        manifest, context = self.executor_manifests.get(name), self._context()
+        if manifest is not None and context is not None:
+            await self._single_use.serve(executor, manifest, context, backlog, pods.jobs.get(worker_name(name), []))
 
     # --- PDO and router ---------------------------------------------------------------------------------------
 
@@ -186,14 +210,18 @@ class ClusterHome:
         """Look at the Deployments, and ask the PDO for its beats."""
         pods, pdo = await self.pods(), await self.pdo_state()
         workers = {
-            name: _worker_state(pods, worker_name(name), executor.spec.workers)
+            name: (
+                _single_use_state(pods, worker_name(name))
+                if executor.spec.scaling.pod_per_task
+                else _worker_state(pods, worker_name(name), executor.spec.workers)
+            )
             for name, executor in self.wanted.executors.items()
         }
         name = part_name(self._system.name, PDO)
         return Observed(workers, _worker_state(pods, name, self.wanted.system.pdo.replicas), pdo.beats)
 
     async def pods(self) -> Pods:
-        """The Deployments of the system and their pods."""
+        """The Deployments and Jobs of the system and their pods."""
         selector = f"prokos.io/system={self._system.name}"
         found = await self._client.list_all("apps/v1", "Deployment", self._system.namespace, selector)
         pods: dict[str, list[Manifest]] = {}
@@ -206,7 +234,9 @@ class ClusterHome:
                 else part_name(self._system.name, labels["app.kubernetes.io/component"])
             )
             pods.setdefault(name, []).append(pod)
-        return Pods({one["metadata"]["name"]: one for one in found}, pods)
+        context = self._context()
+        jobs = await self._single_use.read(self.wanted.executors.values(), context) if context else {}
+        return Pods({one["metadata"]["name"]: one for one in found}, pods, jobs)
 
     async def pdo_state(self) -> PdoState:
         """Ask every PDO replica."""
@@ -240,6 +270,11 @@ def combine(answers: Sequence[Mapping[str, Any]]) -> PdoState:
         backlog.update(answer["inFlight"])
         running.update(answer["running"])
     return PdoState(beats, backlog if answers else None, running)
+
+
+def _single_use_state(pods: Pods, name: str) -> WorkerState:
+    active = sum(use.active for use in pods.jobs.get(name, []))
+    return WorkerState(active, active, 0)
 
 
 def _worker_state(pods: Pods, name: str, wanted: int) -> WorkerState:

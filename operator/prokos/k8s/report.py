@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from prokos.k8s.conditions import Statement, merge_conditions, summary
-from prokos.k8s.diagnose import deployment_statement
+from prokos.k8s.diagnose import deployment_statement, is_ready
 from prokos.k8s.names import PDO, ROUTER, WORKER, label_selector, part_name, selector_labels, worker_name
+from prokos.k8s.single_use import single_use_statement
 from prokos.kernel.plan import BEAT_LATE, is_changed
 from prokos.resources.status import (
     EngineStatus,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 ACCEPTED = "Accepted"
 REGISTERED = "Registered"
 DEPLOYED = "Deployed"
+WORKERS_READY = "WorkersReady"
 
 
 @dataclass(frozen=True)
@@ -117,30 +119,50 @@ def accepted(facts: Facts, key: ObjectKey) -> Statement:
 
 def executor_status(facts: Facts, name: str) -> tuple[TaskExecutorStatus, list[Statement]]:
     """Status and conditions of a TaskExecutor."""
-    deployment = facts.pods.deployments.get(worker_name(name))
-    current = facts.registry.executors.get(name) is not None and facts.registry.executors.get(
-        name
-    ) == facts.wanted.desired.executors.get(name)
-    workers = deployment_statement(
-        "WorkersReady",
-        deployment,
-        facts.pods.pods.get(worker_name(name), []),
-        missing_secrets=facts.missing_secrets.get(name, ()),
-    )
+    desired = facts.wanted.desired.executors.get(name)
+    current = facts.registry.executors.get(name) is not None and facts.registry.executors.get(name) == desired
+    single_use = desired is not None and desired.spec.scaling.pod_per_task
+    counts, workers = _single_use(facts, name) if single_use else _deployment(facts, name)
     parts = [
         accepted(facts, ("TaskExecutor", name)),
         facts.registered("TaskExecutor", name, current=current),
         workers,
     ]
-    observed = (deployment or {}).get("status", {})
-    status = TaskExecutorStatus(
-        replicas=observed.get("replicas", 0),
-        ready_replicas=observed.get("readyReplicas", 0),
-        selector=label_selector(selector_labels(facts.system, WORKER, name)),
-        workers=f"{observed.get('readyReplicas', 0)}/{deployment['spec']['replicas']}" if deployment else None,
-        backlog=None if facts.pdo.backlog is None else facts.pdo.backlog.get(name, 0),
+    status = counts.model_copy(
+        update={
+            "selector": label_selector(selector_labels(facts.system, WORKER, name)),
+            "backlog": None if facts.pdo.backlog is None else facts.pdo.backlog.get(name, 0),
+        }
     )
     return status, [*parts, summary(parts, message=workers.message)]
+
+
+def _deployment(facts: Facts, name: str) -> tuple[TaskExecutorStatus, Statement]:
+    """Counts and condition of workers that a Deployment runs."""
+    deployment = facts.pods.deployments.get(worker_name(name))
+    statement = deployment_statement(
+        WORKERS_READY,
+        deployment,
+        facts.pods.pods.get(worker_name(name), []),
+        missing_secrets=facts.missing_secrets.get(name, ()),
+    )
+    observed = (deployment or {}).get("status", {})
+    ready = observed.get("readyReplicas", 0)
+    counts = TaskExecutorStatus(
+        replicas=observed.get("replicas", 0),
+        ready_replicas=ready,
+        workers=f"{ready}/{deployment['spec']['replicas']}" if deployment else None,
+    )
+    return counts, statement
+
+
+def _single_use(facts: Facts, name: str) -> tuple[TaskExecutorStatus, Statement]:
+    """The same of pods that take one task each."""
+    uses, pods = facts.pods.jobs.get(worker_name(name), []), facts.pods.pods.get(worker_name(name), [])
+    statement = single_use_statement(WORKERS_READY, uses, pods, missing_secrets=facts.missing_secrets.get(name, ()))
+    active, ready = sum(use.active for use in uses), sum(is_ready(pod) for pod in pods)
+    counts = TaskExecutorStatus(replicas=active, ready_replicas=ready, workers=f"{ready}/{active}")
+    return counts, statement
 
 
 def process_status(facts: Facts, name: str) -> tuple[ProcessDefinitionStatus, list[Statement]]:

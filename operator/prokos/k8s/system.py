@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 LOOK = 10.0
 """Seconds after which everything is looked at again, whether or not an event came: events get lost."""
 
+LOOK_FOR_TASKS = 2.0
+"""The same while an executor has a pod for each task: no event tells of a task that has come, and it waits."""
+
 RESYNC = 30.0
 """Seconds after which everything is applied again, whether or not it seems to have drifted."""
 
@@ -127,7 +130,7 @@ class ClusterSystem:
                 except (KubeError, EngineError) as error:
                     log.warning("reconciliation failed and is tried again", system=self._system.name, error=str(error))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), LOOK)
+                    await asyncio.wait_for(self._changed.wait(), LOOK_FOR_TASKS if self.home.has_single_use else LOOK)
                     await asyncio.sleep(SETTLE)
             for task in (following, self._engine_task):
                 if task is not None and task.done():
@@ -233,6 +236,11 @@ class ClusterSystem:
             if registered.get(name) != executor:
                 continue
             backlog = None if pdo.backlog is None else pdo.backlog.get(name, 0)
+            if executor.spec.scaling.pod_per_task:
+                if resync:
+                    await self.home.ensure_workers(executor)
+                await self.home.serve_tasks(executor, backlog, pods)
+                continue
             scaled = self.home.scale(executor, backlog, pods.deployments.get(worker_name(name)))
             if scaled:
                 self._say(("TaskExecutor", name), "Normal", "Scaled", f"for a backlog of {backlog} tasks")

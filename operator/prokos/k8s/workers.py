@@ -1,4 +1,7 @@
-"""A TaskExecutor as objects: ConfigMap, ServiceAccount, NetworkPolicy and the Deployment of its worker pods. Pure."""
+"""A TaskExecutor as objects: ConfigMap, ServiceAccount, NetworkPolicy and its worker pods. Pure.
+
+The pods are those of a Deployment, or, with `scaling.podPerTask`, of Kubernetes Jobs that are made as tasks come.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,12 @@ from prokos.tde.script import SCRIPTS
 from prokos.tde.secrets import MOUNT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from prokos.k8s.engine_access import PodAccess
     from prokos.kube import Manifest
     from prokos.resources import TaskExecutor
     from prokos.resources.engine_settings import ExternalEngine
     from prokos.resources.pods import PodSettings
+    from prokos.tde.deployment import WorkerDeployment
 
 DOCUMENT = "/etc/prokos/executor/executor.json"
 WORK = "/work"
@@ -61,8 +63,39 @@ class WorkerContext:
     access: PodAccess
 
 
+SINGLE_USE_KEPT = 300
+"""Seconds a Job that has ended is kept, with its pod's log and state."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What all objects of an executor agree on."""
+
+    name: str
+    labels: dict[str, str]
+    document: str
+    """Name of the ConfigMap that holds what the worker reads."""
+    worker: WorkerDeployment
+
+
+def _plan(executor: TaskExecutor, context: WorkerContext) -> _Plan:
+    worker = build_worker_deployment(
+        executor.model_copy(update={"status": None}),
+        {"PROKOS_SINGLE_USE": "1"} if executor.spec.scaling.pod_per_task else {},
+        f"{part_name(context.system, PDO)}.{context.namespace}.svc:{HINTS_PORT}",
+    )
+    name = worker_name(executor.metadata.name)
+    labels = object_labels(context.system, WORKER, executor.metadata.name)
+    return _Plan(name, labels, f"{name}-{worker.revision}", worker)
+
+
+def worker_revision(executor: TaskExecutor, context: WorkerContext) -> str:
+    """The label that tells workers that read the executor as it is from those that read it before a change."""
+    return _plan(executor, context).worker.revision
+
+
 def build_workers(executor: TaskExecutor, owner: Manifest, context: WorkerContext, replicas: int) -> list[Manifest]:
-    """Desired objects of an executor, in the order in which they are needed.
+    """Desired objects of an executor, in the order in which they are needed, but for Jobs.
 
     Args:
         executor: The resource.
@@ -70,22 +103,16 @@ def build_workers(executor: TaskExecutor, owner: Manifest, context: WorkerContex
         context: What all executors of the system share.
         replicas: Worker pods that shall run.
     """
-    name = worker_name(executor.metadata.name)
-    labels = object_labels(context.system, WORKER, executor.metadata.name)
+    plan = _plan(executor, context)
+    name, labels, revision = plan.name, plan.labels, plan.worker.revision
     selector = selector_labels(context.system, WORKER, executor.metadata.name)
-    plain = build_worker_deployment(
-        executor.model_copy(update={"status": None}),
-        {},
-        f"{part_name(context.system, PDO)}.{context.namespace}.svc:{HINTS_PORT}",
-    )
-    document = f"{name}-{plain.revision}"
     objects: list[Manifest] = [
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": owned_metadata(document, context.namespace, {**labels, REVISION_LABEL: plain.revision}, owner),
+            "metadata": owned_metadata(plan.document, context.namespace, {**labels, REVISION_LABEL: revision}, owner),
             "immutable": True,
-            "data": {"executor.json": plain.document},
+            "data": {"executor.json": plan.worker.document},
         },
         {
             "apiVersion": "v1",
@@ -105,6 +132,8 @@ def build_workers(executor: TaskExecutor, owner: Manifest, context: WorkerContex
         ingress: list[Manifest] = [{"ports": [{"port": METRICS_PORT, "protocol": "TCP"}]}]
         metadata = owned_metadata(name, context.namespace, labels, owner)
         objects.append(network_policy(metadata, selector, egress, ingress))
+    if executor.spec.scaling.pod_per_task:
+        return objects
     deployment: Manifest = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -114,24 +143,40 @@ def build_workers(executor: TaskExecutor, owner: Manifest, context: WorkerContex
             "selector": {"matchLabels": selector},
             # A worker is replaced when its successor takes tasks, so that none waits for a roll-out.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": _template(executor, context, name, document, plain.environment, plain.revision),
+            "template": _template(executor, context, plan),
         },
     }
     return [*objects, deployment]
 
 
-def _template(
-    executor: TaskExecutor,
-    context: WorkerContext,
-    name: str,
-    document: str,
-    environment: Mapping[str, str],
-    revision: str,
-) -> Manifest:
+def build_single_use(executor: TaskExecutor, owner: Manifest, context: WorkerContext, suffix: str) -> Manifest:
+    """A Job whose one pod takes one task, and ends; the suffix tells it from the others of its executor.
+
+    It is not tried again: a task whose pod broke comes back to another one when its lease is over.
+    """
+    plan = _plan(executor, context)
+    template = _template(executor, context, plan)
+    pod = template["spec"]
+    pod["restartPolicy"] = "Never"
+    # Ours is the container that ends. One beside it must not keep the pod: as a sidecar it goes when the worker has.
+    worker, *beside = pod["containers"]
+    pod["containers"] = [worker]
+    if beside:
+        pod["initContainers"] = [{**one, "restartPolicy": "Always"} for one in beside]
+    labels = {**plan.labels, REVISION_LABEL: plan.worker.revision}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": owned_metadata(f"{plan.name}-{suffix}", context.namespace, labels, owner),
+        "spec": {"backoffLimit": 0, "ttlSecondsAfterFinished": SINGLE_USE_KEPT, "template": template},
+    }
+
+
+def _template(executor: TaskExecutor, context: WorkerContext, plan: _Plan) -> Manifest:
     settings = merged(executor.spec.pod, context.defaults)
     grace = min(int(executor.spec.timeout.total_seconds()) + 1, LONGEST_GRACE)
     values = {
-        **environment,
+        **plan.worker.environment,
         "PROKOS_EXECUTOR_FILE": DOCUMENT,
         "PROKOS_WORKDIR": WORK,
         "PROKOS_READY_FILE": READY,
@@ -141,7 +186,7 @@ def _template(
         "MALLOC_ARENA_MAX": "2",
     }
     volumes: list[Manifest] = [
-        {"name": "executor", "configMap": {"name": document}},
+        {"name": "executor", "configMap": {"name": plan.document}},
         {"name": "work", "emptyDir": {"sizeLimit": "1Gi"}},
         {"name": "state", "emptyDir": {"sizeLimit": "1Mi"}},
         *context.access.volumes,
@@ -180,12 +225,9 @@ def _template(
     )
     containers = [worker, *_beside(executor, settings)]
     return pod_template(
-        labels={
-            **object_labels(context.system, WORKER, executor.metadata.name),
-            REVISION_LABEL: revision,
-        },
+        labels={**plan.labels, REVISION_LABEL: plan.worker.revision},
         annotations={},
-        service_account=name,
+        service_account=plan.name,
         settings=settings,
         containers=containers,
         volumes=volumes,

@@ -82,6 +82,10 @@ class Scaling(Model):
 
     min: int = Field(1, ge=0, description="Workers that run without tasks, too.")
     max: int = Field(1, ge=1, description="Most workers that run for a backlog.")
+    pod_per_task: bool = Field(
+        False,
+        description="Each worker is a pod that takes one task and ends; `min` of them wait for tasks. Cluster only.",
+    )
 
     @model_validator(mode="after")
     @cel(Rule("self.min <= self.max", "min must not be greater than max", ".min"))
@@ -144,6 +148,22 @@ class TaskExecutorSpec(Model):
             raise ValueError(f"type is {self.type!r}, so the block {self.type!r} is needed")
         if others := [name for name, block in blocks.items() if block is not None and name != self.type]:
             raise ValueError(f"type is {self.type!r}, so the block {others[0]!r} does not belong here")
+        return self
+
+    @model_validator(mode="after")
+    @cel(
+        Rule(
+            "!self.scaling.podPerTask || self.concurrency == 1",
+            "with scaling.podPerTask a worker takes one task; set concurrency: 1",
+            ".concurrency",
+        )
+    )
+    def _one_task_for_each_pod(self) -> Self:
+        if self.scaling.pod_per_task and self.concurrency != 1:
+            raise ValueError(
+                f"concurrency is {self.concurrency}, but with scaling.podPerTask a worker takes one task: "
+                "set concurrency: 1"
+            )
         return self
 
     @property

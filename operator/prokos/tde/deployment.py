@@ -21,7 +21,6 @@ class WorkerDeployment:
     """Desired state of one executor's workers."""
 
     name: str
-    replicas: int
     document: str
     """The TaskExecutor as JSON, which the worker reads from a file."""
     environment: Mapping[str, str]
@@ -51,7 +50,6 @@ def build_worker_deployment(
     document = executor.model_dump_json(by_alias=True, exclude_none=True, exclude={"status": True, "spec": NOT_ITS_OWN})
     return WorkerDeployment(
         name=executor.metadata.name,
-        replicas=executor.spec.workers,
         document=document,
         environment=environment,
         secret_environment=tuple(sorted(secret.env for secret in executor.spec.secrets if secret.env)),

@@ -1,7 +1,7 @@
 """What a worker process does, in a pod or under `prokos dev`.
 
 It reads its TaskExecutor from the file named by `PROKOS_EXECUTOR_FILE` (JSON) and the engine's connection from
-`PROKOS_ENGINE_*`.
+`PROKOS_ENGINE_*`. With `PROKOS_SINGLE_USE` it takes one task, and ends.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ async def serve(executor_file: Path, workdir: Path) -> None:
     sending = asyncio.create_task(hints.run()) if hints else None
     async with EngineClient(connection) as client:
         identity = worker_identity(f"tde-{environment.name}")
-        worker = TdeWorker(client, resource, executor, worker=identity, hints=hints)
+        single_use = bool(os.environ.get("PROKOS_SINGLE_USE"))
+        worker = TdeWorker(client, resource, executor, worker=identity, hints=hints, single_use=single_use)
         if metrics_address := os.environ.get("PROKOS_METRICS_ADDRESS"):
             worker.metrics.serve(metrics_address)
         living = asyncio.create_task(_show_life())

@@ -49,9 +49,12 @@ RESERVED = frozenset({TASK_VARIABLE, OUTCOME_VARIABLE})
 POLL_INTERVAL = 5.0
 """Seconds between polls beside the stream."""
 
+LINGER = 10.0
+"""Seconds a worker that is used once waits for the Output job of its task, which another worker may have taken."""
+
 
 class TdeWorker:
-    """Runs the TDEs of one executor, `concurrency` at a time."""
+    """Runs the TDEs of one executor, `concurrency` at a time; with `single_use` one task, and then it ends."""
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class TdeWorker:
         hints: HintSender | None = None,
         metrics: WorkerMetrics | None = None,
         lease: float = TDE_LEASE,
+        single_use: bool = False,
     ) -> None:
         self.client = client
         self.name = resource.metadata.name
@@ -72,15 +76,19 @@ class TdeWorker:
         self.hints = hints
         self.metrics = metrics or WorkerMetrics(self.name)
         self.lease = lease
+        self.single_use = single_use
         self.log = structlog.get_logger("prokos.tde").bind(executor=self.name)
         self._check_input = compile_schema(self.spec.input_schema, "inputSchema")
         self._check_output = compile_schema(self.spec.output_schema, "outputSchema")
         self._attempts: set[asyncio.Task[None]] = set()
         self._working: set[int] = set()
         """Keys of the jobs that are worked on."""
+        self._used = asyncio.Event()
+        """The one task of a worker that is used once has ended."""
+        self._output_ended = asyncio.Event()
 
     async def run(self, stop: asyncio.Event, grace: float, ready: Callable[[], None] = lambda: None) -> None:
-        """Work until `stop` is set, then let running attempts end.
+        """Work until `stop` is set or a single use is over, then let running attempts end.
 
         Args:
             stop: Set to end the work.
@@ -93,11 +101,11 @@ class TdeWorker:
             sources = [asyncio.create_task(self._serve(tde_job_type(self.name), self._execute_job))]
             if self.spec.outputs:
                 sources.append(asyncio.create_task(self._serve(tde_output_job_type(self.name), self._output_job)))
-            stopping = asyncio.create_task(stop.wait())
-            await asyncio.wait([*sources, stopping], return_when=asyncio.FIRST_COMPLETED)
-            for source in (*sources, stopping):
+            ends = [asyncio.create_task(end.wait()) for end in (stop, self._used)]
+            await asyncio.wait([*sources, *ends], return_when=asyncio.FIRST_COMPLETED)
+            for source in (*sources, *ends):
                 source.cancel()
-            ended = await asyncio.gather(*sources, stopping, return_exceptions=True)
+            ended = await asyncio.gather(*sources, *ends, return_exceptions=True)
             if self._attempts:
                 self.log.info("waiting for running tasks", running=len(self._attempts), grace=grace)
                 await asyncio.wait(self._attempts, timeout=grace)
@@ -119,6 +127,8 @@ class TdeWorker:
             lease=self.lease,
             slots=slots,
             poll_interval=POLL_INTERVAL,
+            # What a stream brings beyond the one task would wait here for nothing.
+            stream=not self.single_use,
         )
 
         async def start(job: Job) -> asyncio.Task[None] | None:
@@ -134,7 +144,8 @@ class TdeWorker:
             def ended(done: asyncio.Task[None]) -> None:
                 self._attempts.discard(done)
                 self._working.discard(job.key)
-                slots.release()
+                if not self._used.is_set():
+                    slots.release()
                 if not done.cancelled() and (error := done.exception()):
                     self.log.error("attempt broke off; its lease brings it back", tde_job=job.key, exc_info=error)
 
@@ -162,6 +173,11 @@ class TdeWorker:
             ending = await self._work(job, variables, task, log)
         finally:
             self.metrics.ended(ending, time.monotonic() - started)
+        if self.single_use:
+            if self.spec.outputs and ending == Completed.kind:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._output_ended.wait(), LINGER)
+            self._used.set()
 
     async def _work(
         self, job: Job, variables: dict[str, Any], task: TaggedTask | None, log: FilteringBoundLogger
@@ -304,6 +320,7 @@ class TdeWorker:
         output = Completed(variables.get(OUTPUT_VARIABLE) or {})
         if task is None:
             await self._report_to_caller(job, output)
+            self._output_ended.set()
             return
         outcome = variables.get(OUTCOME_VARIABLE) or {}
         if outcome.get("kind") == Completed.kind:
@@ -311,6 +328,7 @@ class TdeWorker:
             self._hint_outcome(task, reported, 0)
         with contextlib.suppress(NotFoundError):
             await self.client.complete_job(job.key)
+        self._output_ended.set()
 
     async def _give_up(self, job: Job, task: TaggedTask | None, log: Any, reason: str) -> None:
         log.info("attempt stopped", reason=reason)

@@ -10,9 +10,10 @@ from prokos.k8s.desired import Found, read_wanted
 from prokos.k8s.engine import EngineState
 from prokos.k8s.home import PdoState, Pods, combine
 from prokos.k8s.report import Facts, reports
+from prokos.k8s.single_use import SingleUse
 from prokos.kernel.plan import register_version
 from unit.builders import registry
-from unit.k8s.manifests import deployment, resource
+from unit.k8s.manifests import deployment, pod, resource
 
 NOW = "2026-01-01T00:00:00Z"
 SCRIPT = {"type": "script", "script": {"command": ["true"]}, "accepts": [{"jobType": "pay"}]}
@@ -113,3 +114,13 @@ def test_the_replicas_are_one_pdo():
     }
     assert combine([one, other]) == PdoState({0: 0.5}, {"payer": 3, "shipper": 4}, {"order": 3, "parcel": 4})
     assert combine([]).backlog is None
+
+
+def test_an_executor_with_a_pod_for_each_task_shows_how_many_there_are():
+    spec = {**SCRIPT, "scaling": {"podPerTask": True, "min": 0, "max": 5}, "concurrency": 1}
+    uses = [SingleUse("payer-tde-a", True), SingleUse("payer-tde-b", True), SingleUse("payer-tde-c", True, 3.0)]
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    pods = Pods({"demo-pdo": deployment("demo-pdo")}, {"payer-tde": [pod("1", **ready), pod("2")]}, {"payer-tde": uses})
+    status = reported(DEMO, resource("TaskExecutor", "payer", spec), pods=pods)["TaskExecutor", "payer"]
+    assert condition(status) == ("True", "Ready")
+    assert (status["replicas"], status["readyReplicas"], status["workers"]) == (2, 1, "1/2")
