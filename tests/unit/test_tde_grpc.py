@@ -265,7 +265,7 @@ async def test_a_secret_that_the_server_echoes_in_its_answer_becomes_no_variable
 
 async def test_the_size_of_a_request_that_the_server_refuses_is_not_ours_to_set(tmp_path):
     async with payments_server() as (_, address), executor(tmp_path, address) as made:
-        with pytest.raises(FatalFailure, match="(?i)received message larger than max"):
+        with pytest.raises(FatalFailure, match=r"(?i)received message larger than max"):
             await call(made, {"orderId": "x" * 5_000_000}, timeout=60)
 
 
