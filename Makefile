@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := requirements/dev.txt
 
-.PHONY: help setup demo test lint types layers bpmn crds unit engine faults chaos bench soak engine-8.8 \
+.PHONY: help setup demo test lint types layers bpmn crds unit engine faults chaos bench overhead soak engine-8.8 \
 	cluster cluster-demo cluster-down cluster-images cluster-tests lock format clean
 
 help: ## List the targets
@@ -64,6 +64,10 @@ chaos: setup ## A random campaign of faults: 10 minutes, see hack/chaos.py --hel
 bench: setup ## Figures: dispatched tasks beside a worker written by hand; 6 minutes, see benchmarks/README.md
 	@$(BIN)/python hack/warm-engine.py
 	@$(BIN)/python -m benchmarks.bench
+
+overhead: setup ## Figures: a task of each type beside the same call by hand; 5 minutes
+	@$(BIN)/python hack/warm-engine.py
+	@$(BIN)/python -m benchmarks.overhead
 
 soak: setup ## An hour of steady work: does memory stay flat?
 	@$(BIN)/python hack/warm-engine.py

@@ -6,20 +6,26 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
+import psutil
 import pytest
 from benchmarks import kinds
 from benchmarks.compare import Comparison
 from benchmarks.figures import Figure, percentile, slope, spread, table
 from benchmarks.kinds import Services
-from benchmarks.load import Burst, Way, steps
+from benchmarks.load import IN_FLIGHT, Burst, Way, steps
 from benchmarks.manifests import TEN, TEN_TYPES, recording_executor, ten_tasks
 from benchmarks.observe import INSTANCES, POLLS
+from benchmarks.overhead import HEAD, Kind, Measured, measure
 from benchmarks.records import Record, RecordReader, RecordWriter
 from benchmarks.soak import FLAT, report
 
 from engine.samples import write
 from prokos.processes import check_manifests
+
+if TYPE_CHECKING:
+    from prokos.engine import EngineClient
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,3 +125,38 @@ def test_processes_and_executors_are_valid(tmp_path: Path) -> None:
     assert checked.problems == []
     processes = {process.process_id: process for one in checked.definitions for process in one.bpmn.processes}
     assert [task.job_type for task in processes["ten"].tasks] == list(TEN_TYPES)
+
+
+def test_what_a_type_adds_is_judged_by_pairs_of_rounds() -> None:
+    by_hand = Measured([0.010, 0.020], [100, 200], [0.001, 0.003])
+    ours = Measured([0.012, 0.026], [50, 150], [0.002, 0.004])
+    row = dict(zip(HEAD, Kind("http", by_hand, ours).row(), strict=True))
+    assert row["added, ms"] == "4.0 (2.0 to 6.0)"
+    assert row["ratio"] == "0.62 (0.50 to 0.75)"
+    assert (row["by hand, ms"], row["our worker, CPU ms"]) == ("15.0", "3.0")
+
+
+async def test_a_round_runs_instances_one_at_a_time_and_then_many() -> None:
+    started: list[int] = []
+    running = most = 0
+
+    class Client:
+        async def run_instance(self, process: str, variables: dict[str, Any], *, timeout: float) -> None:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            started.append(variables["number"])
+            await asyncio.sleep(0)
+            running -= 1
+
+    measured = Measured()
+    await measure(cast("EngineClient", Client()), "one-http", [psutil.Process()], measured, singles=3, burst=20)
+    assert started[:3] == [0, 1, 2]
+    assert sorted(started[3:]) == list(range(20))
+    assert most == IN_FLIGHT
+    assert [len(of) for of in (measured.latencies, measured.rates, measured.costs)] == [1, 1, 1]
+
+
+def test_the_worker_by_hand_knows_every_type() -> None:
+    text = (ROOT / "benchmarks" / "plain_kinds.py").read_text()
+    assert [kind for kind in kinds.KINDS if f'task_type="plain-{kind}"' not in text] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -11,12 +12,13 @@ import grpc
 import pytest
 import structlog
 import trustme
+from google.protobuf import any_pb2, descriptor_pb2
 from pydantic import ValidationError
 
 from prokos.resources.grpc_settings import GrpcSettings
 from prokos.tde.contract import BusinessError, Context, Environment, FatalFailure, RetryableFailure, Secrets
 from prokos.tde.grpc import GrpcExecutor
-from unit.grpc_service import descriptor_set, payments_server
+from unit.grpc_service import descriptor_file, descriptor_set, payments_server
 
 LOOPBACK = ["127.0.0.0/8"]
 PLAIN = {"tls": {"enabled": False}, "allowedNetworks": LOOPBACK}
@@ -239,3 +241,49 @@ async def test_calls_run_beside_each_other(tmp_path):
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValidationError):
         GrpcSettings.model_validate({"address": "a:1", "method": "s.S/M", "tls": {"enabled": False}, **wrong})
+
+
+async def test_a_secret_that_the_server_echoes_in_its_answer_becomes_no_variable(tmp_path):
+    authority = trustme.CA()
+    certificate = authority.issue_cert("shop.example")
+    pair = certificate.private_key_pem.bytes(), b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+    secrets = {"ca": authority.cert_pem.bytes().decode(), "token": "t0p-s3cret", "key": "an-api-key"}
+    settings = {
+        "tls": {"caSecret": "ca", "serverName": "shop.example"},
+        "bearer": "token",
+        "secretMetadata": {"x-api-key": "key"},
+    }
+    async with payments_server(grpc.ssl_server_credentials([pair])) as (service, address):
+        async with executor(tmp_path, address, secrets=secrets, **settings) as made:
+            assert (await call(made, {"orderId": "echo:authorization"}))["paymentId"] == "Bearer <secret token>"
+            assert (await call(made, {"orderId": "echo:x-api-key"}))["paymentId"] == "<secret key>"
+        async with executor(tmp_path, address, "History", secrets=secrets, **settings) as made:
+            found = await call(made, {"orderId": "t0p-s3cret", "cents": 1})
+    assert found == {"messages": [{"paymentId": "<secret token>-1", "cents": "1"}]}
+    assert service.calls[0][1]["x-api-key"] == "an-api-key"
+
+
+async def test_the_size_of_a_request_that_the_server_refuses_is_not_ours_to_set(tmp_path):
+    async with payments_server() as (_, address), executor(tmp_path, address) as made:
+        with pytest.raises(FatalFailure, match=r"(?i)received message larger than max"):
+            await call(made, {"orderId": "x" * 5_000_000}, timeout=60)
+
+
+async def test_an_answer_without_a_json_form_says_so(tmp_path):
+    """An Any of a type that nobody described."""
+    any_file = descriptor_pb2.FileDescriptorProto.FromString(any_pb2.DESCRIPTOR.serialized_pb)
+    file = descriptor_file()
+    file.dependency.append(any_file.name)
+    del file.message_type[1].field[:]
+    kind = descriptor_pb2.FieldDescriptorProto
+    file.message_type[1].field.add(
+        name="detail", number=1, type=kind.TYPE_MESSAGE, type_name=".google.protobuf.Any", label=kind.LABEL_OPTIONAL
+    )
+    files = descriptor_pb2.FileDescriptorSet(file=[any_file, file]).SerializeToString()
+    async with payments_server() as (_, address):
+        encoded = base64.b64encode(files).decode()
+        async with executor(tmp_path, address, descriptorSet=encoded) as made:
+            # What the server calls payment_id is read as an Any: its type is `type.example/Unknown`.
+            unknown = any_pb2.Any(type_url="type.example/Unknown", value=b"x").SerializeToString().decode()
+            with pytest.raises(FatalFailure, match=r"no shop\.Receipt that has a JSON form"):
+                await call(made, {"orderId": f"answer:{unknown}"})
