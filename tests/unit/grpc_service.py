@@ -58,6 +58,10 @@ class Payments:
         self.calls.append((request, dict(context.invocation_metadata())))
         if request.order_id.startswith("status:"):
             await context.abort(grpc.StatusCode[request.order_id.partition(":")[2]], "because of\nthis")
+        if request.order_id.startswith("echo:"):
+            await context.abort(grpc.StatusCode[request.order_id.partition(":")[2]], repr(self.calls[-1][1]))
+        if request.order_id == "echo":
+            return self.receipt(payment_id=repr(self.calls[-1][1]))
         if request.order_id == "slow":
             await asyncio.sleep(30)
         if request.order_id.startswith("answer:"):

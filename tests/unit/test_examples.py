@@ -90,6 +90,13 @@ def test_both_order_databases_are_asked_the_same() -> None:
     assert names[0] == names[1]
 
 
+def test_the_container_example_has_no_errors_and_no_warnings() -> None:
+    checked = check_manifests([ROOT / "examples" / "container"])
+    assert list(checked.problems) == []
+    (found,) = checked.loaded.only(TaskExecutor)
+    assert found.spec.description.endswith(".")
+
+
 def test_settings_of_the_system_are_the_defaults() -> None:
     (system,) = check_manifests([ORDER / "prokos.yaml"]).loaded.only(ProkOS)
     written = system.spec.model_dump(exclude_unset=True)

@@ -24,6 +24,31 @@ structlog.get_logger("test").debug("details")
 """
 
 
+CLEARING = """
+import structlog
+from prokos.logs import configure_logging
+from prokos.tde import Secrets
+from prokos.tde.redaction import Redactor
+
+secrets = Secrets({"key": 's3cr3t "quoted" \\\\ key'})
+configure_logging(clear=Redactor(secrets, secrets.names).text)
+log = structlog.get_logger("test").bind(bound=secrets["key"])
+log.info("it is " + secrets["key"], deep={"in": [secrets["key"]]})
+try:
+    raise ValueError(f"no {secrets['key']!r}")
+except ValueError:
+    log.exception("broken")
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_secrets_are_cleared_from_whatever_is_logged(form):
+    environment = {"PROKOS_LOG_FORMAT": form}
+    done = subprocess.run([sys.executable, "-c", CLEARING], env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr.count("<secret key>") >= 5
+    assert "quoted" not in done.stderr
+
+
 def logged(**environment: str) -> str:
     """What a process logs that fails with a secret at hand."""
     done = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True)

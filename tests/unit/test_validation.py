@@ -277,6 +277,10 @@ def test_a_python_script_must_compile(tmp_path, found):
         ),
         ({"type": "http", "http": {"url": "https://a/", "caSecret": "tokn"}}, "spec.http.caSecret"),
         ({"type": "sql", "sql": {"urlSecret": "tokn", "statement": "select 1"}}, "spec.sql.urlSecret"),
+        (
+            {"type": "container", "container": {"image": "i", "secretEnv": {"KEY": "tokn"}}},
+            "spec.container.secretEnv.KEY",
+        ),
     ],
 )
 def test_secrets_must_be_declared(found, spec, field):
@@ -285,6 +289,14 @@ def test_secrets_must_be_declared(found, spec, field):
     (line,) = found(executor("a", **spec, secrets=[{"name": "token", "env": "T"}]))
     assert "(did you mean token?)" in line
     assert found(executor("a", **spec, secrets=[{"name": "tokn", "env": "T"}])) == []
+
+
+def test_a_container_gets_no_secret_of_a_file(found):
+    spec = {"type": "container", "container": {"image": "i", "secretEnv": {"KEY": "token"}}}
+    (line,) = found(executor("a", **spec, secrets=[{"name": "token", "file": "/a"}]))
+    assert "spec.container.secretEnv.KEY: secret 'token' comes from a file" in line
+    assert "(give secretKeyRef)" in line
+    assert found(executor("a", **spec, secrets=[{"name": "token", "secretKeyRef": {"name": "s", "key": "k"}}])) == []
 
 
 def test_a_secret_is_declared_once(found):

@@ -84,6 +84,18 @@ def _secrets(at: Located[TaskExecutor]) -> Iterator[Problem]:
         if name not in declared:
             hint = did_you_mean(name, declared, otherwise="declare it in spec.secrets")
             yield at.problem(path, f"secret {quote(name)} is not declared", hint)
+    for path, name in _given_to_containers(at.resource):
+        message = f"secret {quote(name)} comes from a file, which is not given to a container"
+        yield at.problem(path, message, "give secretKeyRef")
+
+
+def _given_to_containers(executor: TaskExecutor) -> Iterator[tuple[FieldPath, str]]:
+    """Secrets that a container is to get and cannot: the API server puts keys of Secrets into it, nobody files."""
+    files = {secret.name for secret in executor.spec.secrets if secret.file is not None}
+    if executor.spec.container is not None:
+        for variable, name in executor.spec.container.secret_env.items():
+            if name in files:
+                yield ("spec", "container", "secretEnv", variable), name
 
 
 def _references(executor: TaskExecutor) -> Iterator[tuple[FieldPath, str]]:
@@ -94,6 +106,9 @@ def _references(executor: TaskExecutor) -> Iterator[tuple[FieldPath, str]]:
             yield ("spec", "script", "secretEnv", variable), name
         for file, name in spec.script.secret_files.items():
             yield ("spec", "script", "secretFiles", file), name
+    if spec.container is not None:
+        for variable, name in spec.container.secret_env.items():
+            yield ("spec", "container", "secretEnv", variable), name
     if spec.sql is not None:
         yield from ((("spec", "sql", *path), name) for path, name in spec.sql.secret_references())
     if spec.http is not None:

@@ -7,13 +7,13 @@ no connection to the engine: leases, retries and reports are the worker's.
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from prokos.tde.contract import BusinessError, Executor, FatalFailure, RetryableFailure
+from prokos.tde.json_text import parse_json
 
 if TYPE_CHECKING:
     from prokos.resources.container_settings import ContainerSettings
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 HEALTH_INTERVAL = 0.5
 """Seconds between looks at whether the server is there."""
+
+LONGEST_START = 90.0
+"""Seconds after which a server that is not there makes the worker end and start again, with a line in its log that says
+so: less than a pod's startup probe allows, which would end it without a word."""
 
 EXCERPT = 300
 """Characters of an answer that is not understood that go into the message."""
@@ -42,13 +46,27 @@ class ContainerExecutor(Executor[dict[str, Any], dict[str, Any]]):
         self._client = httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{settings.port}",
             trust_env=False,
+            # Compressed, a short answer could become any length in memory.
+            headers={"accept-encoding": "identity"},
             limits=httpx.Limits(max_connections=environment.concurrency),
         )
 
     async def start(self) -> None:
-        """Wait until the server says that it can take tasks; a container may start after the worker."""
-        while not await self._healthy():
-            await asyncio.sleep(HEALTH_INTERVAL)
+        """Wait until the server says that it can take tasks; a container may start after the worker.
+
+        Raises:
+            FatalFailure: It does not.
+        """
+        try:
+            async with asyncio.timeout(LONGEST_START):
+                while not await self._healthy():
+                    await asyncio.sleep(HEALTH_INTERVAL)
+        except TimeoutError:
+            address = f"{self._client.base_url}".rstrip("/") + self.settings.health_path
+            raise FatalFailure(
+                f"the container has not answered GET {address} with 2xx within {LONGEST_START:g} s: see its own log, "
+                "and check spec.container.port and healthPath"
+            ) from None
 
     async def _healthy(self) -> bool:
         try:
@@ -87,7 +105,9 @@ class ContainerExecutor(Executor[dict[str, Any], dict[str, Any]]):
 
     async def _read(self, response: httpx.Response) -> bytes:
         limit, content = self.settings.max_response_bytes, bytearray()
-        async for part in response.aiter_bytes():
+        if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
+            raise FatalFailure("the container's answer is compressed (Content-Encoding), which nobody asked for")
+        async for part in response.aiter_raw():
             content += part
             if len(content) > limit:
                 raise FatalFailure(f"the container's answer exceeds spec.container.maxResponseBytes ({limit})")
@@ -95,7 +115,7 @@ class ContainerExecutor(Executor[dict[str, Any], dict[str, Any]]):
 
     def _judge(self, response: httpx.Response, content: bytes) -> dict[str, Any]:
         try:
-            answer = json.loads(content)
+            answer = parse_json(content)
         except ValueError:
             answer = None
         match answer:

@@ -102,6 +102,11 @@ class Secrets:
         except KeyError:
             raise FatalFailure(f"secret {name!r} is not declared in spec.secrets of the executor") from None
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that are declared."""
+        return frozenset(self._values)
+
     def __repr__(self) -> str:
         return f"Secrets({', '.join(sorted(self._values))})"
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from prokos.tde.redaction import Redactor
     from prokos.tde.sandbox_server import Setup
-    from prokos.tde.script_redaction import Redactor
 
 GRACE = 2.0
 """Seconds a program has to end after SIGTERM, before SIGKILL."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prokos.tde.script_redaction import Redactor
+    from prokos.tde.redaction import Redactor
 
 LINE_LIMIT = 8192
 """Longest line of output in bytes; a longer one is cut into several."""

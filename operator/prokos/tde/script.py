@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 from prokos.resources.script_settings import size_in_bytes
 from prokos.tde.cancellation import finish
 from prokos.tde.contract import Executor, FatalFailure, RetryableFailure
+from prokos.tde.redaction import Redactor
 from prokos.tde.sandbox import Sandbox
 from prokos.tde.sandbox_server import PreloadError, SandboxError, Setup
 from prokos.tde.script_program import build_program
-from prokos.tde.script_redaction import Redactor
 from prokos.tde.script_result import raise_error, read_result
 from prokos.tde.script_workspace import make_workspace, sweep
 

@@ -13,7 +13,7 @@ from prokos.tde.json_text import parse_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from prokos.tde.script_redaction import Redactor
+    from prokos.tde.redaction import Redactor
 
 
 def read_result(path: Path, limit: int, redactor: Redactor) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from prokos.logs import configure_logging
 from prokos.resources import TaskExecutor
 from prokos.tde.contract import Environment, FatalFailure
 from prokos.tde.hints import HintSender
+from prokos.tde.redaction import Redactor
 from prokos.tde.secrets import MissingSecretError, resolve_secrets
 from prokos.tde.types import executor_class
 from prokos.tde.worker import TdeWorker
@@ -44,12 +45,15 @@ async def serve(executor_file: Path, workdir: Path) -> None:
     connection = from_environment()
     if connection is None:
         raise SystemExit("PROKOS_ENGINE_ADDRESS is not set: the worker does not know its engine")
+    secrets = resolve_secrets(resource.spec.secrets)
+    # Also what an executor's own code logs, and tracebacks, which quote what they stumbled over.
+    configure_logging(clear=Redactor(secrets, secrets.names).text)
     stop = stop_signals()
     environment = Environment(
         name=resource.metadata.name,
         workdir=workdir,
         concurrency=resource.spec.concurrency,
-        secrets=resolve_secrets(resource.spec.secrets),
+        secrets=secrets,
     )
     executor = executor_class(resource.spec.type)(resource.spec.settings, environment)
     hints_address = os.environ.get("PROKOS_HINTS_ADDRESS")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pydantic
@@ -17,7 +18,8 @@ from prokos.tde.callback import await_callback, brought
 from prokos.tde.contract import AwaitCallback, Context, FatalFailure, TaggedTask
 from prokos.tde.lease import TDE_LEASE, LeaseLostError, TaskGoneError, keep, must_verify
 from prokos.tde.metrics import WorkerMetrics
-from prokos.tde.outcome import Awaiting, Completed, Failed, attempt_number, from_exception, retries_left
+from prokos.tde.outcome import Awaiting, Completed, Errored, Failed, attempt_number, from_exception, retries_left
+from prokos.tde.redaction import Redactor
 from prokos.tde.report import (
     INPUT_VARIABLE,
     OUTCOME_VARIABLE,
@@ -80,6 +82,8 @@ class TdeWorker:
         self.log = structlog.get_logger("prokos.tde").bind(executor=self.name)
         self._check_input = compile_schema(self.spec.input_schema, "inputSchema")
         self._check_output = compile_schema(self.spec.output_schema, "outputSchema")
+        secrets = executor.environment.secrets
+        self._redactor = Redactor(secrets, secrets.names)
         self._attempts: set[asyncio.Task[None]] = set()
         self._working: set[int] = set()
         """Keys of the jobs that are worked on."""
@@ -234,7 +238,6 @@ class TdeWorker:
             log=self.log.bind(**_tags(task, job)),
             task=task,
         )
-        secrets = self.executor.environment.secrets
         timeout = asyncio.timeout(self.spec.timeout.total_seconds())
         try:
             if job.element_id == TDE_RESULT_ELEMENT:
@@ -248,19 +251,30 @@ class TdeWorker:
             result = self.executor.dump_output(output)
             self._check_output(result)
             self._check_mapped(result)
+            self._redactor.refuse(result, "the result")
         except AwaitCallback as awaited:
             return Awaiting(awaited.token, awaited.timeout.total_seconds())
         except TimeoutError as error:
             if timeout.expired():
                 seconds = self.spec.timeout.total_seconds()
                 return Failed(f"the executor did not end within {seconds:g} s (spec.timeout)", retryable=True)
-            return from_exception(error, secrets)
+            return self._ended_by(error)
         except SystemExit as error:
             # A task must not end the worker, and with it the tasks beside it.
-            return Failed(secrets.redact(f"the executor tried to exit: {error.code}"), retryable=True)
+            return Failed(self._redactor.text(f"the executor tried to exit: {error.code}"), retryable=True)
         except Exception as error:  # noqa: BLE001 - whatever an executor raises is an outcome of its task
-            return from_exception(error, secrets)
+            return self._ended_by(error)
         return Completed(result)
+
+    def _ended_by(self, error: Exception) -> Errored | Failed:
+        """The outcome of what an executor raised, cleared of secrets."""
+        outcome = from_exception(error, self.executor.environment.secrets)
+        if isinstance(outcome, Errored):
+            try:
+                self._redactor.refuse([outcome.code, outcome.variables], "the business error")
+            except FatalFailure as refused:
+                return Failed(str(refused), retryable=False)
+        return replace(outcome, message=self._redactor.text(outcome.message))
 
     def _parse(self, data: Any) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""Clearing what a script writes of the secrets that it was given. Pure."""
+"""Clearing what leaves a worker of the secrets that it was given. Pure."""
 
 from __future__ import annotations
 
@@ -76,5 +76,6 @@ def _forms(secret: str) -> set[str]:
     forms = set()
     for plain in filter(None, (secret, *lines)):
         written = {json.dumps(plain)[1:-1], json.dumps(plain, ensure_ascii=False)[1:-1], repr(plain)[1:-1]}
-        forms |= {plain, *written, *(form.replace("\\", "\\\\") for form in written)}
+        again = {form.replace("\\", "\\\\") for form in written} | {json.dumps(form)[1:-1] for form in written}
+        forms |= {plain, *written, *again}
     return forms
