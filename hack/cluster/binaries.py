@@ -109,9 +109,15 @@ def ensure_built(build: Build) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     stamp = directory / f".{next(iter(build.packages))}.built-from"
     fingerprint = _fingerprint(build)
+
+    def is_there() -> bool:
+        made = stamp.is_file() and stamp.read_text() == fingerprint
+        return made and all((directory / name).is_file() for name in build.packages)
+
+    if is_there():
+        return directory  # Without waiting for who builds something else.
     with _only_one(directory / ".lock"):
-        there = stamp.is_file() and stamp.read_text() == fingerprint
-        if not there or not all((directory / name).is_file() for name in build.packages):
+        if not is_there():
             if shutil.which("go") is None:
                 raise ClusterError(f"building {build.title} needs Go 1.24 or newer, and there is no 'go' on the PATH")
             with step(f"building {build.title} (once, then cached)"):
