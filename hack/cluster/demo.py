@@ -67,17 +67,18 @@ def example_manifests(kubectl: Callable[..., str]) -> str:
     return with_engine_image(kubectl("kustomize", str(EXAMPLE)))
 
 
-def install_operator(helm: Callable[..., str], kubectl: Callable[..., str]) -> None:
+def install_operator(helm: Callable[..., str], kubectl: Callable[..., str], *values: str) -> None:
     """Install both charts as docs/operator.md says, with the images that were built here.
 
     Args:
         helm: Runs Helm with these arguments, and returns what it prints.
         kubectl: Likewise.
+        values: Further options for the chart `prokos`.
     """
     install = ("upgrade", "--install", "--wait")
     helm(*install, "prokos-crds", str(CHARTS / "prokos-crds"))
     target = ("--namespace", OPERATOR_NAMESPACE, "--create-namespace")
-    helm(*install, "prokos", str(CHARTS / "prokos"), *target, *image_values())
+    helm(*install, "prokos", str(CHARTS / "prokos"), *target, *image_values(), *values)
     kubectl("label", "--overwrite", "namespace", OPERATOR_NAMESPACE, RESTRICTED)
 
 

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cluster.engine_release import CHART, Engine, image_values
+from cluster.shop import NAMESPACE, OPERATOR, STARTING, Shop
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -130,3 +133,48 @@ def cluster() -> Iterator[Cluster]:
     with development.borrowed() as node:
         ensure_built(helm_build())
         yield Cluster(node.kubeconfig, binaries_directory())
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster) -> Iterator[Cluster]:
+    """The operator by its charts; gone afterwards."""
+    cluster.load_images()
+    from hack.cluster import demo
+
+    try:
+        demo.install_operator(cluster.helm, cluster.kubectl)
+        yield cluster
+    finally:
+        cluster.kubectl("delete", "prokoses", "--all", "--all-namespaces", "--timeout", "120s")
+        cluster.helm("uninstall", "prokos", "--namespace", OPERATOR, "--wait")
+        cluster.helm("uninstall", "prokos-crds")
+        cluster.kubectl("delete", "crd", "-l", "app.kubernetes.io/part-of=prokos")
+        cluster.kubectl("delete", "namespace", OPERATOR, "--timeout", "60s")
+
+
+@pytest.fixture(scope="session")
+def shop(operator: Cluster) -> Iterator[Shop]:
+    """The order example, ready, in a namespace that admits restricted pods only."""
+    operator.kubectl("create", "namespace", NAMESPACE)
+    operator.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
+    system = Shop(operator)
+    try:
+        from hack.cluster import demo
+
+        system.apply(demo.example_manifests(operator.kubectl))
+        system.kubectl("wait", "--for=condition=Ready", "prokos/demo", f"--timeout={STARTING:g}s")
+        yield system
+    finally:
+        operator.kubectl("delete", "namespace", NAMESPACE, "--timeout", "180s")
+
+
+@pytest.fixture(scope="session")
+def engine(cluster: Cluster) -> Iterator[Engine]:
+    """An engine as a person installs it, in a namespace that admits restricted pods only."""
+    cluster.load_images("engine")
+    with cluster.namespace() as namespace:
+        release = Engine(cluster, namespace)
+        values = [*image_values(cluster), "--set", "persistence.size=1Gi"]
+        cluster.helm("install", "engine", CHART, "--namespace", namespace, *values)
+        release.until_ready()
+        yield release

@@ -1,153 +1,20 @@
 """The operator as a user installs it: charts, images, a namespace with Pod Security `restricted`, a real engine.
 
-One system serves all tests of this file; each of them leaves it as it found it.
+One system serves all tests of this directory that need one; each of them leaves it as it found it.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import re
+from typing import Any
 
 import pytest
+from hack.cluster import demo
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from cluster.conftest import Cluster
-
-ROOT = Path(__file__).parents[2]
-NAMESPACE = "shop"
-OPERATOR = "prokos-system"
-
-STARTING = 240.0
-"""Seconds an engine may take to start on a machine that does everything else too."""
-
-CHANGE = 90.0
-"""Seconds until a change shows: an image pulled, pods replaced, a condition written."""
+from cluster.shop import NOOP_BPMN, OPERATOR, STARTING, resource, script
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
-
-NOOP_BPMN = """<?xml version="1.0" encoding="UTF-8"?>
-<bpmn:definitions xmlns:bpmn="http://www.omg.org/spec/BPMN/20100524/MODEL"
- xmlns:zeebe="http://camunda.org/schema/zeebe/1.0" id="D" targetNamespace="t">
- <bpmn:process id="{process}" isExecutable="true">
-  <bpmn:startEvent id="S"><bpmn:outgoing>a</bpmn:outgoing></bpmn:startEvent>
-  <bpmn:sequenceFlow id="a" sourceRef="S" targetRef="T"/>
-  <bpmn:serviceTask id="T"><bpmn:extensionElements>
-   <zeebe:taskDefinition type="{job_type}"/></bpmn:extensionElements>
-   <bpmn:incoming>a</bpmn:incoming><bpmn:outgoing>b</bpmn:outgoing></bpmn:serviceTask>
-  <bpmn:sequenceFlow id="b" sourceRef="T" targetRef="E"/>
-  <bpmn:endEvent id="E"><bpmn:incoming>b</bpmn:incoming></bpmn:endEvent>
- </bpmn:process>
-</bpmn:definitions>"""
-
-
-def resource(kind: str, name: str, spec: dict[str, Any]) -> str:
-    """One of our resources as JSON, which YAML is."""
-    metadata = {"name": name, "namespace": NAMESPACE}
-    return json.dumps({"apiVersion": "prokos.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
-
-
-def script(source: str = "def main(input):\n    return {}\n", **spec: Any) -> dict[str, Any]:
-    """An executor that runs Python."""
-    return {"type": "script", "script": {"language": "python", "source": source}, **spec}
-
-
-class Shop:
-    """The system of this file's tests, seen through kubectl."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-
-    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        return self.cluster.kubectl("--namespace", NAMESPACE, *arguments, stdin=stdin)
-
-    def apply(self, *manifests: str) -> None:
-        for manifest in manifests:
-            self.kubectl("apply", "-f", "-", stdin=manifest)
-
-    def get(self, kind: str, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-o", "json"))
-        return found
-
-    def items(self, kinds: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.kubectl("get", kinds, "-o", "json"))["items"]
-        return found
-
-    def condition(self, kind: str, name: str, condition: str = "Ready") -> tuple[str, str, str]:
-        """Status, reason and message of a condition that speaks of the newest generation."""
-        found = self.get(kind, name)
-        for one in found.get("status", {}).get("conditions", []):
-            if one["type"] == condition and one.get("observedGeneration") == found["metadata"]["generation"]:
-                return one["status"], one["reason"], one.get("message", "")
-        return "Unknown", "", ""
-
-    def until(self, look: Callable[[], Any], timeout: float = CHANGE, describe: Callable[[], Any] | None = None) -> Any:
-        """Wait until something is so."""
-        deadline = time.monotonic() + timeout
-        while not (found := look()):
-            assert time.monotonic() < deadline, f"not within {timeout:g} s: {describe() if describe else ''}"
-            time.sleep(0.5)
-        return found
-
-    def until_ready(self, kind: str, name: str, timeout: float = CHANGE) -> None:
-        self.until(lambda: self.condition(kind, name)[0] == "True", timeout, lambda: self.get(kind, name).get("status"))
-
-    def until_unready(
-        self, kind: str, name: str, *words: str, condition: str = "Ready", timeout: float = CHANGE
-    ) -> str:
-        """Wait for a condition that is False and says these words; returns its reason."""
-
-        def said() -> str | None:
-            status, reason, message = self.condition(kind, name, condition)
-            return reason if status == "False" and all(word in message for word in words) else None
-
-        reason: str = self.until(said, timeout, lambda: self.condition(kind, name, condition))
-        return reason
-
-    def run(self, process: str, variables: dict[str, Any] | None = None, timeout: int = 60) -> dict[str, Any]:
-        """Run a process to its end, as the docs say."""
-        arguments = ["exec", "-i", "deploy/demo-pdo", "--", "prokos", "run", process, "--vars", "-"]
-        answer = self.kubectl(
-            *arguments, "--timeout", str(timeout), "--output", "json", stdin=json.dumps(variables or {})
-        )
-        found: dict[str, Any] = json.loads(answer)
-        return found
-
-
-@pytest.fixture(scope="module")
-def operator(cluster: Cluster) -> Iterator[Cluster]:
-    """The operator by its charts; gone afterwards."""
-    cluster.load_images()
-    from hack.cluster import demo
-
-    try:
-        demo.install_operator(cluster.helm, cluster.kubectl)
-        yield cluster
-    finally:
-        cluster.kubectl("delete", "prokoses", "--all", "--all-namespaces", "--timeout", "120s")
-        cluster.helm("uninstall", "prokos", "--namespace", OPERATOR, "--wait")
-        cluster.helm("uninstall", "prokos-crds")
-        cluster.kubectl("delete", "crd", "-l", "app.kubernetes.io/part-of=prokos")
-        cluster.kubectl("delete", "namespace", OPERATOR, "--timeout", "60s")
-
-
-@pytest.fixture(scope="module")
-def shop(operator: Cluster) -> Iterator[Shop]:
-    """The order example, ready, in a namespace that admits restricted pods only."""
-    operator.kubectl("create", "namespace", NAMESPACE)
-    operator.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
-    system = Shop(operator)
-    try:
-        from hack.cluster import demo
-
-        system.apply(demo.example_manifests(operator.kubectl))
-        system.kubectl("wait", "--for=condition=Ready", "prokos/demo", f"--timeout={STARTING:g}s")
-        yield system
-    finally:
-        operator.kubectl("delete", "namespace", NAMESPACE, "--timeout", "180s")
 
 
 def order(number: int, price: float = 20.0) -> dict[str, Any]:
@@ -160,6 +27,11 @@ def test_an_order_is_placed(shop):
     shop.kubectl("rollout", "status", "deployment/shop", "--timeout", "60s")
     assert shop.run("order", order(1))["variables"]["status"] == "placed"
     assert shop.run("order", order(2, price=4000.0))["variables"]["status"] == "rejected"
+
+
+def test_each_action_is_one_event(shop):
+    assert len(shop.events("Installed", "")) == 1
+    assert len(shop.events("Ready", "", name="payments")) == 1
 
 
 def test_kubectl_shows_whether_everything_is_well(shop):
@@ -276,13 +148,7 @@ def test_a_roll_out_loses_no_task(shop):
         shop.apply(resource("TaskExecutor", "slow", changed))
         shop.until_ready("taskexecutor", "slow")
 
-        def outcomes() -> list[str]:
-            found = json.loads(
-                shop.kubectl("exec", "deploy/demo-pdo", "--", "prokos", "tasks", "--output", "json", "-n", "500")
-            )
-            return [task["state"] for task in found if task["process"] == "slow"]
-
-        shop.until(lambda: outcomes() == ["completed"] * 10, describe=outcomes)
+        shop.until(lambda: shop.states("slow") == ["completed"] * 10, describe=lambda: shop.states("slow"))
     finally:
         shop.kubectl("delete", "taskexecutor/slow", "processdefinition/slow")
 
@@ -316,26 +182,93 @@ def test_a_second_system_in_the_namespace_is_refused(shop):
         shop.kubectl("delete", "prokos", "second", "--timeout", "60s")
 
 
-def test_an_engine_that_does_not_answer_and_a_chart_that_fails(shop):
-    """In a namespace of their own, since each is a system."""
+def test_the_pdo_is_kept_available_and_can_be_watched(shop):
+    def replicas(number: int) -> None:
+        patch = json.dumps({"spec": {"pdo": {"replicas": number}}})
+        shop.kubectl("patch", "prokos", "demo", "--type=merge", "-p", patch)
+
+    replicas(2)
+    try:
+        shop.until(lambda: shop.get("deployment", "demo-pdo")["status"].get("readyReplicas") == 2)
+        (budget,) = shop.items("poddisruptionbudgets")
+        shop.until(lambda: shop.get("pdb", "demo-pdo")["status"].get("disruptionsAllowed") == 1)
+        assert budget["spec"]["maxUnavailable"] == 1
+        pods = shop.items("pods", "-l", "app.kubernetes.io/component=pdo")
+        pages = {page: [shop.page(pod, page) for pod in pods] for page in ("metrics", "status")}
+        assert all("prokos_pdo_tasks_total" in metrics for metrics in pages["metrics"])
+        assert {"executor", "process"} <= set(re.findall(r'prokos_registered{kind="(\w+)"}', pages["metrics"][0]))
+        beats = [shard["shard"] for status in pages["status"] for shard in json.loads(status)["shards"]]
+        assert set(beats) == {0}
+    finally:
+        replicas(1)
+    shop.until(lambda: not shop.items("poddisruptionbudgets"))
+    shop.until(lambda: shop.get("deployment", "demo-pdo")["status"].get("replicas") == 1)
+
+
+@pytest.mark.parametrize(
+    ("account", "verb", "what", "allowed"),
+    [
+        ("demo-pdo", "list", "configmaps", True),
+        ("demo-pdo", "create", "taskroutes.prokos.io", True),
+        ("demo-pdo", "get", "secrets", False),
+        ("demo-pdo", "create", "configmaps", False),
+        ("demo-pdo", "delete", "taskroutes.prokos.io", False),
+        ("payments-tde", "get", "configmaps", False),
+        ("payments-tde", "get", "taskroutes.prokos.io", False),
+    ],
+)
+def test_nobody_may_do_more_than_its_work_takes(shop, account, verb, what, allowed):
+    asked = ("auth", "can-i", verb, what, f"--as=system:serviceaccount:{shop.namespace}:{account}")
+    assert shop.cluster.succeeds("--namespace", shop.namespace, *asked) is allowed
+
+
+def test_what_is_deleted_says_what_still_runs(shop):
+    source = "import time\ndef main(input):\n    time.sleep(8)\n    return {'done': True}\n"
+    route = {"process": "leaving", "element": "T", "executor": "leaver"}
+    shop.apply(
+        resource("TaskExecutor", "leaver", script(source)),
+        resource("TaskRoute", "leave", route),
+        resource("ProcessDefinition", "leaving", {"bpmn": NOOP_BPMN.format(process="leaving", job_type="leave")}),
+    )
+    try:
+        shop.until_ready("taskexecutor", "leaver")
+        shop.until(lambda: shop.get("processdefinition", "leaving").get("status", {}).get("routed") == "1/1")
+        shop.kubectl("exec", "deploy/demo-pdo", "--", "prokos", "run", "leaving", "--no-wait")
+        shop.until(lambda: shop.states("leaving") == ["dispatched"], describe=lambda: shop.states("leaving"))
+        shop.kubectl("delete", "processdefinition/leaving", "taskroute/leave")
+        (retired,) = shop.until(lambda: shop.events("ProcessRetired", "process leaving"))
+        assert "version 1 go on" in retired
+        assert "1 task in flight" in retired
+        (changed,) = shop.until(lambda: shop.events("RouteChanged", "TaskRoute leave"))
+        assert "went to executor leaver" in changed
+        shop.until(lambda: shop.states("leaving") == ["completed"], describe=lambda: shop.states("leaving"))
+    finally:
+        shop.kubectl("delete", "taskexecutor/leaver")
+        shop.kubectl("delete", "processdefinition/leaving", "taskroute/leave", "--ignore-not-found")
+
+
+def test_the_chart_with_rights_in_named_namespaces_only(shop):
     cluster = shop.cluster
-    with cluster.namespace() as namespace:
-        other = Shop(cluster)
-        other.kubectl = lambda *arguments, stdin=None: cluster.kubectl(  # type: ignore[method-assign]
-            "--namespace", namespace, *arguments, stdin=stdin
-        )
-        system = json.loads(
-            resource("ProkOS", "lonely", {"engine": {"external": {"address": "nowhere.invalid:26500"}}})
-        )
-        system["metadata"]["namespace"] = namespace
-        other.apply(json.dumps(system))
-        other.until_unready("prokos", "lonely", "nowhere.invalid:26500", condition="EngineReady")
-        other.kubectl("delete", "prokos", "lonely", "--timeout", "60s")
-        values = {"persistence": {"size": "much"}}
-        system["spec"] = {"engine": {"helm": {"chart": "camunda-engine", "values": values}}}
-        other.apply(json.dumps(system))
-        other.until_unready("prokos", "lonely", "size", condition="EngineReady")
-        other.kubectl("delete", "prokos", "lonely", "--timeout", "120s")
+    changed = ("--set", f"watchNamespaces={{{shop.namespace}}}", "--set", "dashboard.enabled=true")
+    try:
+        demo.install_operator(cluster.helm, cluster.kubectl, *changed, "--set", "resources.limits.memory=384Mi")
+        assert not cluster.succeeds("get", "clusterrole", "prokos")
+        assert shop.items("rolebindings", "-l", "app.kubernetes.io/name=prokos-operator")
+        limits = cluster.kubectl(
+            "--namespace", OPERATOR, "get", "deployment", "prokos", "-o",
+            "jsonpath={.spec.template.spec.containers[0].resources.limits.memory}",
+        )  # fmt: skip
+        assert limits == "384Mi"
+        assert "grafana_dashboard" in cluster.kubectl("--namespace", OPERATOR, "get", "configmaps", "-o", "json")
+        shop.apply(resource("TaskExecutor", "named", script()))
+        shop.until_ready("taskexecutor", "named")
+        shop.kubectl("delete", "deployment/named-tde")
+        shop.until(lambda: cluster.succeeds("--namespace", shop.namespace, "get", "deployment", "named-tde"))
+        assert shop.condition("prokos", "demo")[0] == "True"
+    finally:
+        shop.kubectl("delete", "taskexecutor", "named", "--ignore-not-found")
+        demo.install_operator(cluster.helm, cluster.kubectl)
+    assert cluster.succeeds("get", "clusterrole", "prokos")
 
 
 def test_deleting_everything_leaves_the_volume_and_nothing_else(shop):
