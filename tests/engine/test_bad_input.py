@@ -17,6 +17,7 @@ from pyzeebe.proto.gateway_pb2_grpc import GatewayStub
 
 from engine.devsystem import DevSystem, wait_until
 from engine.samples import one_task, python_executor, write
+from prokos.processes.structure import LONGEST_ID
 
 ODD_PROCESS = "Ünïcode-процесс_注文." + "x" * 230
 ODD_ELEMENT = "Aufgabe-задача_任務." + "y" * 230
@@ -28,8 +29,7 @@ ODD_NAMES = {
     "": 0,
 }
 
-LONG_PROCESS, LONG_ELEMENT = "p" * 100_000, "e" * 100_000
-"""Camunda 8.6.0 sets no limit to ids (200,000 characters were tried); a command line ends at 131,071 a word."""
+LONG_PROCESS, LONG_ELEMENT = "p" * LONGEST_ID, "e" * LONGEST_ID
 
 LONGEST_NAME = 65_535
 """Characters of a variable's name, above which Camunda 8.6.0 refuses it."""

@@ -8,6 +8,7 @@ import pytest
 
 from engine.devsystem import DevSystem
 from engine.samples import one_task
+from prokos.processes.structure import LONGEST_ID
 
 EXECUTOR = "apiVersion: prokos.io/v1alpha1\nkind: TaskExecutor\nmetadata: {name: NAME}\nspec:\n"
 SCRIPT = '  type: script\n  script: {command: ["true"]}\n'
@@ -19,6 +20,11 @@ MALFORMED = {
     "bpmn": ({"a.bpmn": "<bpmn:definitions>"}, ["a.bpmn"]),
     "empty-bpmn": ({"a.bpmn": ""}, ["a.bpmn"]),
     "doctype": ({"a.bpmn": '<!DOCTYPE x [<!ENTITY e "e">]><x>&e;</x>'}, ["a.bpmn", "DOCTYPE"]),
+    "long-process": ({"a.bpmn": one_task("p" * (LONGEST_ID + 1), "work")}, ["a.bpmn", "65536 bytes", "65535"]),
+    "long-element": (
+        {"a.bpmn": one_task("p", "work").replace('"Task"', f'"{"t" * (LONGEST_ID + 1)}"')},
+        ["a.bpmn", "65536 bytes", "65535"],
+    ),
     "unknown-field": ({"a.yaml": EXECUTOR + SCRIPT + "  tmeout: 5s\n"}, ["a.yaml:7", "spec.tmeout", "timeout"]),
     "unknown-executor": (
         {"a.bpmn": one_task("p", "work", headers={"prokos.io/executor": "nobody"})},

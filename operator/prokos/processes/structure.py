@@ -25,6 +25,9 @@ _IDENTIFIED = ("{http://www.omg.org/spec/BPMN/20100524/", "{http://www.omg.org/s
 # An XML NCName, nearly: its rare combining characters are let through.
 _NC_NAME = re.compile(r"^[^\W\d][^:\s]*$")
 
+LONGEST_ID = 65_535
+"""Bytes. The engine takes longer ids, but no longer names of variables, and in the kernel's processes ids are such."""
+
 _FLOW_NODE = re.compile(r"(Task|Event|Gateway|^task|[sS]ubProcess|SubProcess|^transaction|^callActivity)$")
 
 _REQUIRED_REFERENCES = {"sequenceFlow": ("sourceRef", "targetRef"), "boundaryEvent": ("attachedToRef",)}
@@ -69,6 +72,9 @@ class _Checks:
             identity = element.get("id")
             if identity is None or not str(element.tag).startswith(_IDENTIFIED):
                 continue
+            if (length := len(identity.encode())) > LONGEST_ID:
+                shown, hint = f"{identity[:40]}...", f"at most {LONGEST_ID}: names of variables are no longer"
+                yield Problem("error", self._file, shown, f"the id is {length} bytes long", line_of(element), hint)
             first = self._by_id.setdefault(identity, element)
             if is_bpmn(element):
                 self._targets.add(identity)

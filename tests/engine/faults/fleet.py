@@ -307,6 +307,16 @@ class Fleet:
         wait_until(busy, timeout=30, describe=lambda: f"no worker is busy\n{self.dev.logs()}")
         return found[0]
 
+    def pause_at_work(self, seconds: float) -> Pause:
+        """Stop a worker in the middle of an execution."""
+        while True:
+            victim = self.busy_worker()
+            # What it executed may end before it is stopped.
+            os.kill(victim, signal.SIGSTOP)
+            if any(one.pid == victim and one.how == "running" for one in self.executions()):
+                return self.pause(victim, seconds)
+            os.kill(victim, signal.SIGCONT)
+
     def kill(self, pid: int) -> float:
         """Kill a process and wait until it is dead; the time of the kill."""
         broker = pid in self.processes("java")
@@ -350,6 +360,17 @@ class Fleet:
         pause = Pause(pid, begin, time.monotonic())
         self.pauses.append(pause)
         return pause
+
+    def wait_for_new(self, what: str, before: int) -> tuple[float, float]:
+        """Wait for the PDO that follows a killed one; when its process began, and when it answered first."""
+        wait_until(
+            lambda: self.processes(what) not in ([], [before]),
+            timeout=60,
+            describe=lambda: f"no {what}: {self.dev.logs()}",
+        )
+        began = psutil.Process(self.processes(what)[0]).create_time()
+        wait_until(self.status, timeout=120, describe=self.dev.logs)
+        return began, time.time()
 
     # --- heartbeat --------------------------------------------------------------------------------------------
 

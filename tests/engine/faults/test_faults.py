@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from engine.devsystem import wait_until
+from engine.devsystem import START_TIMEOUT, wait_until
 from engine.faults.extent import FEWER, INSTANCES, new_seed, settle
 from engine.faults.fleet import BEAT_WITHIN, Fleet
 from engine.faults.replicas import Replica, metric, running_engine
 from prokos.tde.lease import KEEP_SHARE, TDE_LEASE, VERIFY_AFTER_MS
 
 PDO_LEASE = 8.0
+
+RESTARTED_WITHIN = 3.0
+"""Seconds from a kill until there is a new process; the first restart is to come at once."""
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +32,15 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 def test_a_killed_pdo_delays_tasks_and_loses_none(fleet: Fleet) -> None:
     fleet.load(INSTANCES)
     (pid,) = fleet.processes("prokos.pdo")
-    took = fleet.wait_for_beat(fleet.kill(pid))
+    killed = fleet.kill(pid)
+    began, answered = fleet.wait_for_new("prokos.pdo", pid)
+    took = fleet.wait_for_beat(killed)
+    print(f"a new PDO began after {began - killed:.1f} s, and was there after {answered - began:.1f} s more")
     print(f"the heartbeat was back {took:.1f} s after the kill of the PDO")
     settle(fleet)
-    assert took < BEAT_WITHIN
+    assert began - killed < RESTARTED_WITHIN
+    # How long Python takes to start is the machine's: half a second, and half a minute on one with a load of 25.
+    assert took - (answered - began) < BEAT_WITHIN
 
 
 def test_a_killed_worker_has_its_tasks_executed_again(fleet: Fleet) -> None:
@@ -53,7 +61,9 @@ def test_a_killed_broker_goes_on_from_its_state(fleet: Fleet) -> None:
     starts = fleet.dev.output.count("the engine is ready again")
     killed = fleet.kill(pid)
     wait_until(
-        lambda: fleet.dev.output.count("the engine is ready again") > starts, timeout=120, describe=fleet.dev.logs
+        lambda: fleet.dev.output.count("the engine is ready again") > starts,
+        timeout=START_TIMEOUT,
+        describe=fleet.dev.logs,
     )
     start = time.time() - killed
     # What the PDO noted just before the kill does not count.
@@ -92,13 +102,12 @@ def test_two_pdos_at_once_execute_nothing_twice(fleet: Fleet) -> None:
 def test_a_worker_paused_beyond_its_lease_makes_no_second_result(fleet: Fleet) -> None:
     before = fleet.check().repeated
     fleet.load(FEWER, work=0.3)
-    victim = fleet.busy_worker()
-    pause = fleet.pause(victim, TDE_LEASE + 6)
+    pause = fleet.pause_at_work(TDE_LEASE + 6)
     findings = settle(fleet)
     late = [
         one
         for one in fleet.executions()
-        if one.pid == victim and one.started < pause.begin and one.ended > pause.begin + TDE_LEASE
+        if one.pid == pause.pid and one.started < pause.begin and one.ended > pause.begin + TDE_LEASE
     ]
     print(f"{len(late)} executions went on after the pause: {[one.how for one in late]}")
     assert late
