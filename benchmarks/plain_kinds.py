@@ -36,11 +36,9 @@ async def main(address: str, directory: Path, url: str, grpc_address: str) -> No
     database.execute(TABLE)
     writing = asyncio.Lock()
 
-    @worker.task(task_type="plain-python")
     async def in_python(number: int) -> dict[str, Any]:
         return {"done": number}
 
-    @worker.task(task_type="plain-script")
     async def in_a_script(number: int) -> Any:
         command = [sys.executable, "-I", "-c", RUN_SCRIPT]
         pipe = asyncio.subprocess.PIPE
@@ -48,13 +46,11 @@ async def main(address: str, directory: Path, url: str, grpc_address: str) -> No
         output, _ = await process.communicate(json.dumps({"number": number}).encode())
         return json.loads(output)
 
-    @worker.task(task_type="plain-http")
     async def over_http(number: int) -> Any:
         answer = await client.post(url, json={"number": number})
         answer.raise_for_status()
         return answer.json()
 
-    @worker.task(task_type="plain-grpc")
     async def over_grpc(charge: dict[str, Any]) -> dict[str, Any]:
         receipt = await pay(messages.charge(cents=charge["cents"]), timeout=10)
         return {"paymentId": receipt.payment_id, "cents": str(receipt.cents)}
@@ -63,11 +59,13 @@ async def main(address: str, directory: Path, url: str, grpc_address: str) -> No
         with database:
             return database.execute(INSERT, {"number": number}).rowcount
 
-    @worker.task(task_type="plain-sql")
     async def in_sql(number: int) -> dict[str, Any]:
         async with writing:
             return {"rowCount": await asyncio.to_thread(insert, number)}
 
+    tasks = {"python": in_python, "script": in_a_script, "http": over_http, "grpc": over_grpc, "sql": in_sql}
+    for kind, task in tasks.items():
+        worker.task(task_type=f"plain-{kind}")(task)  # type: ignore[arg-type]  # its types are for the use as a decorator
     working = asyncio.create_task(worker.work())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, working.cancel)
     await asyncio.wait([working])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,15 +16,17 @@ from benchmarks import kinds
 from benchmarks.compare import Comparison
 from benchmarks.figures import Figure, percentile, slope, spread, table
 from benchmarks.kinds import Services
-from benchmarks.load import IN_FLIGHT, Burst, Way, steps
+from benchmarks.load import IN_FLIGHT, Burst, Way, steps, variables
 from benchmarks.manifests import TEN, TEN_TYPES, recording_executor, ten_tasks
 from benchmarks.observe import INSTANCES, POLLS
-from benchmarks.overhead import HEAD, Kind, Measured, measure
+from benchmarks.overhead import HEAD, Kind, Measured, measure, plain_worker
 from benchmarks.records import Record, RecordReader, RecordWriter
 from benchmarks.soak import FLAT, report
+from pyzeebe.proto import gateway_pb2 as pb
 
 from engine.samples import write
 from prokos.processes import check_manifests
+from unit.gateway import Gateway, serving
 
 if TYPE_CHECKING:
     from prokos.engine import EngineClient
@@ -157,6 +161,44 @@ async def test_a_round_runs_instances_one_at_a_time_and_then_many() -> None:
     assert [len(of) for of in (measured.latencies, measured.rates, measured.costs)] == [1, 1, 1]
 
 
-def test_the_worker_by_hand_knows_every_type() -> None:
-    text = (ROOT / "benchmarks" / "plain_kinds.py").read_text()
-    assert [kind for kind in kinds.KINDS if f'task_type="plain-{kind}"' not in text] == []
+class OneOfEach(Gateway):
+    """Hands out one job of each type, and takes their results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.results: dict[str, Any] = {}
+        self._types: list[str] = []
+
+    async def ActivateJobs(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if request.type not in self._types:
+            self._types.append(request.type)
+            job = pb.ActivatedJob(
+                key=len(self._types), type=request.type, variables=json.dumps(variables(7)), customHeaders="{}"
+            )
+            yield pb.ActivateJobsResponse(jobs=[job])
+        else:
+            await asyncio.sleep(60)
+
+    async def StreamActivatedJobs(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await asyncio.sleep(60)
+        yield pb.ActivatedJob()
+
+    async def CompleteJob(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.results[self._types[request.jobKey - 1]] = json.loads(request.variables)
+        return pb.CompleteJobResponse()
+
+
+async def test_the_worker_by_hand_does_what_the_executors_do(tmp_path: Path) -> None:
+    async with kinds.serving() as services, serving(OneOfEach()) as gateway:
+        with plain_worker(gateway.address, tmp_path, services):
+            deadline = time.monotonic() + 120
+            while len(gateway.results) < len(kinds.KINDS):
+                assert time.monotonic() < deadline, (gateway.results, (tmp_path / "plain-worker.log").read_text())
+                await asyncio.sleep(0.05)
+    assert gateway.results == {
+        "plain-python": {"done": 7},
+        "plain-script": {"done": 7},
+        "plain-http": {"done": 7},
+        "plain-grpc": {"paymentId": "pppp", "cents": "7"},
+        "plain-sql": {"rowCount": 1},
+    }

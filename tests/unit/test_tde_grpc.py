@@ -287,3 +287,20 @@ async def test_an_answer_without_a_json_form_says_so(tmp_path):
             unknown = any_pb2.Any(type_url="type.example/Unknown", value=b"x").SerializeToString().decode()
             with pytest.raises(FatalFailure, match=r"no shop\.Receipt that has a JSON form"):
                 await call(made, {"orderId": f"answer:{unknown}"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bearer": "token"}, "secret 'token' cannot be sent"),
+        ({"secretMetadata": {"x-key": "token"}}, "secret 'token' cannot be sent"),
+        ({"secretMetadata": {"x-bin": "fine"}}, "-bin is binary"),
+        ({"secretMetadata": {"grpc-timeout": "fine"}}, "grpc- is the protocol's"),
+    ],
+)
+async def test_a_secret_that_metadata_cannot_hold_stops_the_worker_without_showing_it(tmp_path, settings, message):
+    secrets = {"token": "PLANTED\nx-injected: 1", "fine": "PLANTED"}
+    with pytest.raises(FatalFailure, match=message) as failed:
+        async with executor(tmp_path, "127.0.0.1:1", secrets=secrets, tls={"enabled": True}, **settings):
+            pass
+    assert "PLANTED" not in str(failed.value)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from prokos.k8s.names import HINTS_PORT, PDO, selector_labels
-from prokos.tde.addresses import DENIED_NETWORKS
+from prokos.tde.addresses import DENIED_NETWORKS, denied_kind, parse_networks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from prokos.kube import Manifest
     from prokos.resources import TaskExecutor
@@ -97,12 +97,13 @@ def executor_egress(executor: TaskExecutor, namespace: str) -> list[Manifest]:
     spec = executor.spec
     rules: list[Manifest] = []
     if spec.http is not None:
-        rules += [_url_egress(origin, namespace, spec.http.allowed_networks) for origin in spec.http.origins]
+        for origin in spec.http.origins:
+            url = urlsplit(origin)
+            port = url.port or (443 if url.scheme == "https" else 80)
+            rules += _guarded_egress(url.hostname or "", port, namespace, spec.http.allowed_networks)
     if spec.grpc is not None:
-        host, _, port = spec.grpc.address.rpartition(":")
-        rule = host_egress(host, int(port), namespace)
-        rule["to"] += [{"ipBlock": {"cidr": network}} for network in spec.grpc.allowed_networks]
-        rules.append(rule)
+        host, _, number = spec.grpc.address.rpartition(":")
+        rules += _guarded_egress(host, int(number), namespace, spec.grpc.allowed_networks)
     if spec.sql is not None and spec.sql.url is not None and not spec.sql.url.startswith("sqlite"):
         url = urlsplit(spec.sql.url)
         if url.hostname:
@@ -111,12 +112,16 @@ def executor_egress(executor: TaskExecutor, namespace: str) -> list[Manifest]:
     return rules + declared_egress(spec.network.egress)
 
 
-def _url_egress(origin: str, namespace: str, allowed_networks: Iterable[str]) -> Manifest:
-    url = urlsplit(origin)
-    port = url.port or (443 if url.scheme == "https" else 80)
-    rule = host_egress(url.hostname or "", port, namespace)
-    rule["to"] += [{"ipBlock": {"cidr": network}} for network in allowed_networks]
-    return rule
+def _guarded_egress(host: str, port: int, namespace: str, allowed: Sequence[str]) -> list[Manifest]:
+    """For executors that refuse what is not public: an address that is written out is opened if they would call it."""
+    try:
+        refused = denied_kind(ip_address(host.strip("[]")), parse_networks(allowed)) is not None
+    except ValueError:
+        refused = False
+    peers = [] if refused else destinations(host, namespace)
+    peers += [{"ipBlock": {"cidr": network}} for network in allowed]
+    # A rule without peers would be one for all of them.
+    return [{"to": peers, "ports": [{"port": port, "protocol": "TCP"}]}] if peers else []
 
 
 def hints_egress(system: str) -> Manifest:

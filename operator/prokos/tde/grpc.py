@@ -22,6 +22,7 @@ from prokos.tde.contract import BusinessError, Executor, FatalFailure, Retryable
 from prokos.tde.grpc_channel import Connections, open_channel, target
 from prokos.tde.grpc_descriptors import Method, find_method, read_descriptor_set
 from prokos.tde.grpc_reflection import MAX_BYTES, reflected
+from prokos.tde.http_auth import sendable
 from prokos.tde.result_redaction import clear_result
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class GrpcExecutor(Executor[dict[str, Any], dict[str, Any]]):
 
         Raises:
             ValueError: One is not valid.
-            FatalFailure: A secret is missing.
+            FatalFailure: A secret is missing, or cannot be sent.
         """
         settings, secrets = self.settings, self.environment.secrets
         if settings.tls.enabled:
@@ -79,9 +80,12 @@ class GrpcExecutor(Executor[dict[str, Any], dict[str, Any]]):
                 certificate_chain=secrets[tls.cert_secret].encode() if tls.cert_secret else None,
             )
         metadata = dict(settings.metadata)
-        metadata |= {key: secrets[name] for key, name in settings.secret_metadata.items()}
+        for key, name in settings.secret_metadata.items():
+            if key.startswith("grpc-") or key.endswith("-bin"):
+                raise FatalFailure(f"spec.grpc.secretMetadata.{key}: grpc- is the protocol's, and -bin is binary")
+            metadata[key] = sendable(secrets, name)
         if settings.bearer:
-            metadata["authorization"] = f"Bearer {secrets[settings.bearer]}"
+            metadata["authorization"] = f"Bearer {sendable(secrets, settings.bearer)}"
         self._metadata = tuple(metadata.items())
         sent = [*settings.secret_metadata.values(), *([settings.bearer] if settings.bearer else [])]
         self._sent = [(secrets[name], f"secret {name}") for name in sent]

@@ -144,6 +144,13 @@ DECLARED = {
     ),
     "http where the input says": (http("{+url}"), set()),
     "http to one address": (http("http://93.184.215.77:9000/"), at(9000, literal)),
+    "http to the metadata service": (http("http://169.254.169.254/latest/meta-data"), set()),
+    "http to a private address": (http("http://192.168.7.9:9000/"), set()),
+    "http to a private address that is allowed": (
+        http("http://192.168.7.9:9000/", allowedNetworks=["192.168.7.9/32"]),
+        at(9000, partner),
+    ),
+    "grpc to the metadata service": (grpc("[fd00:ec2::254]:80"), set()),
     "grpc in the cluster": (grpc("crm.strangers.svc.cluster.local:50051"), at(50051, stranger, other_pdo)),
     "grpc to an address": (grpc("[2a00:1450::5]:443"), at(443, public6)),
     "sql on another port": (sql(url="mysql://db.data.svc:6432/orders"), at(6432, database, cache)),
