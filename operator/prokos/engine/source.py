@@ -84,8 +84,12 @@ class Slots:
     async def wait_free(self, count: int = 1) -> None:
         """Wait until that many slots are free, without taking them."""
         while self.free < count:
-            self._released.clear()
-            await self._released.wait()
+            await self._release()
+
+    async def _release(self) -> None:
+        """Wait until a slot is given back."""
+        self._released.clear()
+        await self._released.wait()
 
 
 class JobSource:

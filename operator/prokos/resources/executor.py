@@ -77,6 +77,13 @@ class Backoff(Model):
         return self
 
 
+class TaskRate(Model):
+    """How often a worker begins a task. Tasks beyond it wait, and their time does not run meanwhile."""
+
+    tasks_per_second: float = Field(gt=0, description="In the long run.")
+    burst: int = Field(1, ge=1, description="Tasks that may begin at once after a pause.")
+
+
 class Scaling(Model):
     """How many workers run."""
 
@@ -117,6 +124,7 @@ class TaskExecutorSpec(Model):
     backoff: Backoff = Field(default_factory=Backoff)
     timeout: Duration = Field(timedelta(seconds=60), gt=timedelta(), description="Longest execution of one attempt.")
     concurrency: int = Field(4, ge=1, le=256, description="Tasks one worker runs at a time.")
+    rate_limit: TaskRate | None = None
     scaling: Scaling = Field(default_factory=Scaling)
     replicas: int | None = Field(
         None,

@@ -19,6 +19,7 @@ from prokos.tde.contract import AwaitCallback, Context, FatalFailure, TaggedTask
 from prokos.tde.lease import TDE_LEASE, LeaseLostError, TaskGoneError, keep, must_verify
 from prokos.tde.metrics import WorkerMetrics
 from prokos.tde.outcome import Awaiting, Completed, Errored, Failed, attempt_number, from_exception, retries_left
+from prokos.tde.pace import PacedSlots
 from prokos.tde.redaction import Redactor
 from prokos.tde.report import (
     INPUT_VARIABLE,
@@ -102,9 +103,12 @@ class TdeWorker:
         await self.executor.start()
         ready()
         try:
-            sources = [asyncio.create_task(self._serve(tde_job_type(self.name), self._execute_job))]
+            rate = self.spec.rate_limit
+            slots = PacedSlots(self.spec.concurrency, rate) if rate else Slots(self.spec.concurrency)
+            sources = [asyncio.create_task(self._serve(tde_job_type(self.name), self._execute_job, slots))]
             if self.spec.outputs:
-                sources.append(asyncio.create_task(self._serve(tde_output_job_type(self.name), self._output_job)))
+                mapped = tde_output_job_type(self.name), self._output_job, Slots(self.spec.concurrency)
+                sources.append(asyncio.create_task(self._serve(*mapped)))
             ends = [asyncio.create_task(end.wait()) for end in (stop, self._used)]
             await asyncio.wait([*sources, *ends], return_when=asyncio.FIRST_COMPLETED)
             for source in (*sources, *ends):
@@ -122,8 +126,7 @@ class TdeWorker:
         finally:
             await self.executor.close()
 
-    async def _serve(self, job_type: str, work: Callable[[Job], Coroutine[Any, Any, None]]) -> None:
-        slots = Slots(self.spec.concurrency)
+    async def _serve(self, job_type: str, work: Callable[[Job], Coroutine[Any, Any, None]], slots: Slots) -> None:
         source = JobSource(
             self.client,
             job_type,
