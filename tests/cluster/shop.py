@@ -81,7 +81,7 @@ class Shop:
 
     def states(self, process: str) -> list[str]:
         """What has become of each task of a process."""
-        tasks = ("exec", "deploy/demo-pdo", "--", "prokos", "tasks", "--output", "json", "-n", "500")
+        tasks = ("exec", "deploy/demo-pdo", "--", "prokos", "tasks", "--output", "json", "--limit", "500")
         return [task["state"] for task in json.loads(self.kubectl(*tasks)) if task["process"] == process]
 
     def condition(self, kind: str, name: str, condition: str = "Ready") -> tuple[str, str, str]:

@@ -292,7 +292,9 @@ async def test_goes_back_from_an_upgrade_that_does_not_get_ready(release: Releas
     assert [(event.type, event.reason) for event in back.events] == [("Warning", "NotReadyInTime")]
     assert MISSING in back.events[0].message
     state = await release.until(lambda state: state.ready, **wrong)
-    assert (state.current, state.reason, state.revision) == (False, "RolledBack", 3)
+    assert (state.current, state.reason) == (False, "RolledBack")
+    # Where pods take longer than the time it is given it has been tried again: an upgrade, and the way back.
+    assert state.revision in range(3, 30, 2)
 
 
 async def test_a_first_install_that_does_not_get_ready_stays_and_recovers(release: Release) -> None:

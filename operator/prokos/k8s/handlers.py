@@ -165,7 +165,7 @@ class Operator:
             async with asyncio.timeout(REMOVAL):
                 await remove_release(self._client, system, engine.helm or HelmEngine())
         except (HelmError, KubeError, TimeoutError, pydantic.ValidationError) as error:
-            message = f"the engine's release was not removed and stays: {error or 'it took too long'}"
+            message = f"the engine's release was not removed and stays: {str(error) or 'it took too long'}"
             log.warning("system let go", system=system.name, namespace=system.namespace, reason=message)
             kopf.event(_body(manifest), type="Warning", reason="RemovalFailed", message=message)
 

@@ -1,0 +1,46 @@
+"""What the operator does with a ProkOS that goes, or that came second."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from prokos.k8s import handlers
+from prokos.k8s.handlers import Operator
+from prokos.k8s.helm_errors import HelmError
+from prokos.k8s.home import Images
+from unit.k8s.manifests import SYSTEM, resource
+
+pytestmark = pytest.mark.anyio
+
+GOING = resource("ProkOS", "demo", {"engine": {"helm": {"chart": "camunda-engine"}}}, creationTimestamp="2026-01-01")
+
+
+async def refused(*_: Any) -> None:
+    raise HelmError("Forbidden", "the operator may not delete StatefulSets")
+
+
+async def hangs(*_: Any) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(("removal", "words"), [(refused, "may not delete"), (hangs, "took too long")])
+async def test_a_system_is_let_go_although_its_release_cannot_be_removed(monkeypatch, removal, words):
+    events = []
+    monkeypatch.setattr(handlers, "REMOVAL", 0.05)
+    monkeypatch.setattr(handlers, "remove_release", removal)
+    monkeypatch.setattr(handlers.kopf, "event", lambda _, **said: events.append(said))
+    operator = Operator(None, Images("system", "worker"))  # type: ignore[arg-type]
+    await operator._remove(SYSTEM, GOING)
+    (event,) = events
+    assert (event["type"], event["reason"]) == ("Warning", "RemovalFailed")
+    assert "stays" in event["message"]
+    assert words in event["message"]
+
+
+async def test_an_engine_of_somebody_else_is_not_touched(monkeypatch):
+    monkeypatch.setattr(handlers, "remove_release", refused)
+    external = {**GOING, "spec": {"engine": {"external": {"address": "zeebe:26500"}}}}
+    await Operator(None, Images("system", "worker"))._remove(SYSTEM, external)  # type: ignore[arg-type]
