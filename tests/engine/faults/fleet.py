@@ -222,7 +222,7 @@ class Fleet:
         return started
 
     def settle(self, timeout: float) -> Findings:
-        """Wait until every instance has ended, then check the ledger; fails when nothing moves for `timeout` seconds."""
+        """Wait until every instance has ended, then check the ledger; fails after `timeout` seconds of standstill."""
         deadline = time.monotonic() + timeout
         ended: set[int] = set()
         seen: tuple[int, int] | None = None
