@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from engine.faults.extent import SETTLE
 from engine.faults.fleet import Fleet
 from engine.faults.ledger import Findings
 from prokos.logs import configure_logging
@@ -56,7 +57,7 @@ class Campaign:
             finally:
                 timer.cancel()
                 self._end.set()
-        return self.fleet.settle(120 + self.seconds)
+        return self.fleet.settle(SETTLE)
 
     def _repeat(self, part: Callable[[random.Random], None], chance: random.Random) -> None:
         while not self._end.is_set():

@@ -222,10 +222,14 @@ class Fleet:
         return started
 
     def settle(self, timeout: float) -> Findings:
-        """Wait until every instance has ended, then check the ledger."""
+        """Wait until every instance has ended, then check the ledger; fails after `timeout` seconds of standstill."""
         deadline = time.monotonic() + timeout
         ended: set[int] = set()
+        seen: tuple[int, int] | None = None
         while left := self._unfinished(ended):
+            moved = (len(left), sum(one.how == "end" for one in self.executions()))
+            if moved != seen:
+                seen, deadline = moved, time.monotonic() + timeout
             if time.monotonic() > deadline:
                 raise AssertionError(f"seed {self.seed}: {self._describe(left)}")
             time.sleep(0.2)
@@ -307,15 +311,24 @@ class Fleet:
         wait_until(busy, timeout=30, describe=lambda: f"no worker is busy\n{self.dev.logs()}")
         return found[0]
 
-    def pause_at_work(self, seconds: float) -> Pause:
-        """Stop a worker in the middle of an execution."""
+    def _stop_at_work(self) -> int:
+        """Stop a worker in the middle of an execution; its process id."""
         while True:
             victim = self.busy_worker()
             # What it executed may end before it is stopped.
             os.kill(victim, signal.SIGSTOP)
             if any(one.pid == victim and one.how == "running" for one in self.executions()):
-                return self.pause(victim, seconds)
+                return victim
             os.kill(victim, signal.SIGCONT)
+
+    def pause_at_work(self, seconds: float) -> Pause:
+        """Stop a worker for a while, in the middle of an execution."""
+        return self.pause(self._stop_at_work(), seconds)
+
+    def kill_at_work(self) -> tuple[int, float]:
+        """Kill a worker in the middle of an execution; its process id, and the time of the kill."""
+        victim = self._stop_at_work()
+        return victim, self.kill(victim)
 
     def kill(self, pid: int) -> float:
         """Kill a process and wait until it is dead; the time of the kill."""
