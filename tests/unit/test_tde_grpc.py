@@ -304,3 +304,19 @@ async def test_a_secret_that_metadata_cannot_hold_stops_the_worker_without_showi
         async with executor(tmp_path, "127.0.0.1:1", secrets=secrets, tls={"enabled": True}, **settings):
             pass
     assert "PLANTED" not in str(failed.value)
+
+
+@pytest.mark.parametrize("wrong", ["another name", "another authority"])
+async def test_a_server_that_shows_the_wrong_certificate_gets_no_secret(tmp_path, wrong):
+    authority = trustme.CA()
+    certificate = authority.issue_cert("shop.example")
+    pair = certificate.private_key_pem.bytes(), b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+    trusted = trustme.CA() if wrong == "another authority" else authority
+    secrets = {"ca": trusted.cert_pem.bytes().decode(), "token": "t0p-s3cret"}
+    tls = {"caSecret": "ca", "serverName": "other.example" if wrong == "another name" else "shop.example"}
+    async with payments_server(grpc.ssl_server_credentials([pair])) as (service, address):
+        settings = {"tls": tls, "bearer": "token", "descriptorSet": descriptor_set()}
+        async with executor(tmp_path, address, secrets=secrets, **settings) as made:
+            with pytest.raises(RetryableFailure, match="UNAVAILABLE"):
+                await call(made, {"orderId": "o"})
+    assert service.calls == []
