@@ -8,6 +8,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from prokos.engine import EngineError, NotFoundError
+from prokos.engine.client import to_json
 from prokos.engine.losses import Losses
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class FakeEngine:
     async def throw_error(
         self, key: int, code: str, message: str = "", variables: Mapping[str, Any] | None = None
     ) -> None:
-        await self._record("error", key, code, message, dict(variables or {}))
+        await self._record("error", key, code, message, json.loads(to_json(variables or {})))
         self.gone.add(key)
 
     async def extend_lease(self, key: int, lease: float) -> None:

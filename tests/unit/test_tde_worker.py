@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -203,6 +203,39 @@ async def test_no_secret_leaves_the_worker_in_a_message():
         commands = await Bench(failing(error), secrets=secrets).does(dispatched())
         assert "t0p" not in str(commands)
         assert "<secret token>" in str(commands)
+
+
+@pytest.mark.parametrize("value", [datetime(2026, 1, 1, tzinfo=UTC), {1, 2}, float("nan")])
+async def test_a_business_error_whose_variables_are_no_json_is_an_incident(value):
+    message, retries = await refused(Bench(failing(BusinessError("LATE", "too late", {"value": value}))))
+    assert "does not accept the task's error outcome" in message
+    assert retries == 0
+
+
+async def test_a_secret_in_a_result_or_a_business_error_is_an_incident_and_not_a_variable():
+    secrets = {"token": "t0p-s3cr3t"}
+    for work in (
+        returning({"deep": [{"said": "it is t0p-s3cr3t"}]}),
+        returning({"t0p-s3cr3t": 1}),
+        failing(BusinessError("DENIED", "", {"said": "t0p-s3cr3t"})),
+        failing(BusinessError("t0p-s3cr3t")),
+    ):
+        message, retries, _ = await failure(Bench(work, secrets=secrets))
+        assert "holds the value of secret 'token', which must not become a variable" in message
+        assert retries == 0
+
+
+async def test_a_business_error_whose_variables_cannot_be_searched_for_secrets_ends_its_task():
+    circle: dict[str, Any] = {}
+    circle["circle"] = circle
+    deep: Any = "deep"
+    for _ in range(100_000):
+        deep = [deep]
+    for variables in (circle, {"deep": deep}, {(1, 2): 3}):
+        error = BusinessError("DENIED", "", variables)  # type: ignore[arg-type]
+        message, retries, _ = await failure(Bench(failing(error), secrets={"token": "t0p-s3cr3t"}))
+        assert "the business error cannot be written as JSON" in message
+        assert retries == 0
 
 
 # --- tasks that are gone --------------------------------------------------------------------------------------

@@ -94,12 +94,15 @@ def to_json(variables: Mapping[str, Any]) -> str:
     """Variables as the gateway takes them.
 
     Raises:
-        ValueError: They hold not-a-number or infinity, which are no JSON, or are nested beyond Python's stack.
+        ValueError: They hold what is no JSON (not-a-number, infinity, objects such as dates), or are nested beyond
+            Python's stack.
     """
     try:
         return json.dumps(variables, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except RecursionError:
         raise ValueError("they are nested too deeply") from None
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 class EngineClient:

@@ -59,11 +59,15 @@ class Redactor:
         """Keep secrets out of variables.
 
         Raises:
-            FatalFailure: The JSON value holds one of at least `TELLING` characters.
+            FatalFailure: The value holds one of at least `TELLING` characters, or cannot be searched.
         """
         if self._pattern is None:
             return
-        text = json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass")
+        try:
+            # What is not JSON is refused later, by whoever sends it; here it is only searched.
+            text = json.dumps(value, ensure_ascii=False, default=repr).encode(errors="surrogatepass")
+        except (ValueError, TypeError, RecursionError) as error:
+            raise FatalFailure(f"{where} cannot be written as JSON: {error}") from None
         for found in self._pattern.finditer(text):
             if len(found.group()) >= TELLING:
                 name = self._names[found.group()]
