@@ -37,7 +37,7 @@ def run_tests(options: Sequence[str]) -> int:
         return 0
     for build in (kubectl_build(), helm_build(), kind_build(), *([kubernetes_build()] if cluster.is_native() else [])):
         ensure_built(build)
-    images.build()
+    images.build([image.name for image in (*images.IMAGES, *images.EXAMPLES)])
     pytest = [sys.executable, "-m", "pytest", "tests/cluster", "-q", *options]
     return subprocess.run(pytest, cwd=REPOSITORY, check=False).returncode
 

@@ -79,10 +79,18 @@ class Shop:
         name = pod["metadata"]["name"]
         return self.kubectl("get", "--raw", f"/api/v1/namespaces/{self.namespace}/pods/{name}:8080/proxy/{path}")
 
+    def pods(self, executor: str) -> list[dict[str, Any]]:
+        """The worker pods of an executor."""
+        return self.items("pods", "-l", f"prokos.io/executor={executor}")
+
+    def tasks(self, process: str) -> list[dict[str, Any]]:
+        """The tasks of a process, as the PDO knows them."""
+        command = ("exec", "deploy/demo-pdo", "--", "prokos", "tasks", "--output", "json", "--limit", "500")
+        return [task for task in json.loads(self.kubectl(*command)) if task["process"] == process]
+
     def states(self, process: str) -> list[str]:
         """What has become of each task of a process."""
-        tasks = ("exec", "deploy/demo-pdo", "--", "prokos", "tasks", "--output", "json", "--limit", "500")
-        return [task["state"] for task in json.loads(self.kubectl(*tasks)) if task["process"] == process]
+        return [task["state"] for task in self.tasks(process)]
 
     def condition(self, kind: str, name: str, condition: str = "Ready") -> tuple[str, str, str]:
         """Status, reason and message of a condition that speaks of the newest generation."""
