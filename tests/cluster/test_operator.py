@@ -189,7 +189,9 @@ def test_the_pdo_is_kept_available_and_can_be_watched(shop):
 
     replicas(2)
     try:
-        shop.until(lambda: shop.get("deployment", "demo-pdo")["status"].get("readyReplicas") == 2)
+        shop.until(lambda: shop.get("deployment", "demo-pdo")["spec"]["replicas"] == 2)
+        shop.kubectl("rollout", "status", "deployment/demo-pdo", "--timeout", "120s")
+        shop.until(lambda: len(shop.items("pods", "-l", "app.kubernetes.io/component=pdo")) == 2)
         (budget,) = shop.items("poddisruptionbudgets")
         shop.until(lambda: shop.get("pdb", "demo-pdo")["status"].get("disruptionsAllowed") == 1)
         assert budget["spec"]["maxUnavailable"] == 1
