@@ -66,9 +66,8 @@ class Payments:
             await asyncio.sleep(30)
         if request.order_id.startswith("answer:"):
             return self.receipt(payment_id=request.order_id.partition(":")[2])
-        if request.order_id.startswith("echo:"):
-            metadata = dict(context.invocation_metadata())
-            return self.receipt(payment_id=metadata[request.order_id.partition(":")[2]])
+        if request.order_id.startswith("metadata:"):
+            return self.receipt(payment_id=self.calls[-1][1][request.order_id.partition(":")[2]])
         size = 2_000_000 if request.order_id == "huge" else 4
         return self.receipt(payment_id="p" * size, cents=request.cents)
 

@@ -255,8 +255,8 @@ async def test_a_secret_that_the_server_echoes_in_its_answer_becomes_no_variable
     }
     async with payments_server(grpc.ssl_server_credentials([pair])) as (service, address):
         async with executor(tmp_path, address, secrets=secrets, **settings) as made:
-            assert (await call(made, {"orderId": "echo:authorization"}))["paymentId"] == "Bearer <secret token>"
-            assert (await call(made, {"orderId": "echo:x-api-key"}))["paymentId"] == "<secret key>"
+            assert (await call(made, {"orderId": "metadata:authorization"}))["paymentId"] == "Bearer <secret token>"
+            assert (await call(made, {"orderId": "metadata:x-api-key"}))["paymentId"] == "<secret key>"
         async with executor(tmp_path, address, "History", secrets=secrets, **settings) as made:
             found = await call(made, {"orderId": "t0p-s3cret", "cents": 1})
     assert found == {"messages": [{"paymentId": "<secret token>-1", "cents": "1"}]}

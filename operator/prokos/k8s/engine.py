@@ -121,12 +121,15 @@ class EngineKeeper:
             address=release.engine.address,
             settled_revision=release.settled,
         )
-        unlike = Statement(READY, "False", release.reason, release.message, release.transient)
-        if not release.ready:
-            return EngineState(release.engine, self.state.connection, unlike, status)
+        if not release.ready and self.state.connection is None:
+            unlike = Statement(READY, "False", release.reason, release.message, release.transient)
+            return EngineState(release.engine, None, unlike, status)
         state = await self._reach(release.engine, status)
-        # It runs, but as an older revision says; that goes on being used.
-        return state if release.current or state.ready.status != "True" else replace(state, ready=unlike)
+        if release.ready and (release.current or state.ready.status != "True"):
+            return state
+        # What was reached before goes on being used, and stays ready for as long as it answers.
+        transient = release.transient and self._answers()
+        return replace(state, ready=Statement(READY, "False", release.reason, release.message, transient))
 
     async def _reach(self, engine: ExternalEngine, status: EngineStatus) -> EngineState:
         connection = await self._secrets.connection(engine)
@@ -146,7 +149,11 @@ class EngineKeeper:
         return EngineState(engine, connection, ready, status)
 
     def _silent(self, reason: str, message: str) -> Statement:
-        return Statement(READY, "False", reason, message, transient=time.monotonic() - self._answered < PATIENCE)
+        return Statement(READY, "False", reason, message, transient=self._answers())
+
+    def _answers(self) -> bool:
+        """Whether it answers, or is silent for no longer than it may be."""
+        return time.monotonic() - self._answered < PATIENCE
 
     def _unready(self, reason: str, message: str) -> EngineState:
         """What was reached before goes on being used: an upgrade that fails takes nothing away."""
