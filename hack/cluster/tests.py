@@ -10,15 +10,10 @@ from typing import TYPE_CHECKING
 
 from hack.cluster import cluster, images
 from hack.cluster.binaries import ensure_built, helm_build, kind_build, kubectl_build, kubernetes_build
-from hack.cluster.progress import say
 from hack.cluster.settings import REPOSITORY, ClusterError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-IF_POSSIBLE = "PROKOS_CLUSTER_TESTS"
-"""With `if-possible` a machine that cannot have a cluster leaves its tests out, with one line that says why. Where `CI`
-is set it fails: nobody reads that line there."""
 
 
 def run_tests(options: Sequence[str]) -> int:
@@ -28,13 +23,10 @@ def run_tests(options: Sequence[str]) -> int:
         options: For pytest.
 
     Raises:
-        ClusterError: This machine cannot have a cluster, and its tests are not left out.
+        ClusterError: This machine cannot have a cluster.
     """
     if reason := _obstacle():
-        if os.environ.get(IF_POSSIBLE) != "if-possible" or os.environ.get("CI"):
-            raise ClusterError(reason)
-        say(f"the cluster tests are left out: {reason}")
-        return 0
+        raise ClusterError(reason)
     for build in (kubectl_build(), helm_build(), kind_build(), *([kubernetes_build()] if cluster.is_native() else [])):
         ensure_built(build)
     images.build([image.name for image in (*images.IMAGES, *images.EXAMPLES)])

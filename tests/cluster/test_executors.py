@@ -149,7 +149,7 @@ def test_a_waiting_pod_is_replaced_when_its_executor_changes_and_is_gone_with_it
     scaling = {"podPerTask": True, "min": 1, "max": 3}
     shop.apply(*lone("waits", LEAVES_TRACES, scaling=scaling))
     try:
-        shop.until(lambda: shop.get("taskexecutor", "waits")["status"].get("workers") == "1/1", MADE)
+        shop.until(lambda: shop.get("taskexecutor", "waits").get("status", {}).get("workers") == "1/1", MADE)
         before = {pod["metadata"]["name"] for pod in shop.pods("waits")}
         shop.apply(*lone("waits", LEAVES_TRACES + "# changed\n", scaling=scaling))
 

@@ -280,6 +280,7 @@ def test_odd_ids_and_variable_names_pass_unchanged(dev: DevSystem, tmp_path: Pat
 def test_very_long_ids_and_names_as_long_as_the_engine_takes_them_pass(dev: DevSystem, tmp_path: Path) -> None:
     variables = {"v" * LONGEST_NAME: 1}
     done = run_file(dev, tmp_path, LONG_PROCESS, json.dumps(variables))
+    assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout)["variables"]["seen"] == variables
     assert dev.wait_for_task(process=LONG_PROCESS, state="completed")["element"] == LONG_ELEMENT
 

@@ -174,7 +174,7 @@ async def test_comes_back_after_a_kill_with_what_was_running(engine: Running) ->
 
 
 async def test_takes_a_snapshot_when_much_was_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded_partitions, "SAVED_AFTER", 200)
+    monkeypatch.setattr(embedded_partitions, "SAVED_AFTER", 20)
     monkeypatch.setattr(embedded_partitions, "LOOK", 0.2)
     async with Running(tmp_path) as engine:
         for _ in range(10):
