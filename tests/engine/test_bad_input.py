@@ -31,7 +31,7 @@ ODD_NAMES = {
 LONG_PROCESS, LONG_ELEMENT = "p" * 30_000, "e" * 30_000
 """Ids far beyond what people write; `test_bad_manifests.py` has those that are refused."""
 
-LONGEST_NAME = 65_535
+LONGEST_NAME = 50_000
 """Characters of a variable's name, above which Camunda 8.6.0 refuses it."""
 
 PYTHON = {

@@ -20,10 +20,10 @@ MALFORMED = {
     "bpmn": ({"a.bpmn": "<bpmn:definitions>"}, ["a.bpmn"]),
     "empty-bpmn": ({"a.bpmn": ""}, ["a.bpmn"]),
     "doctype": ({"a.bpmn": '<!DOCTYPE x [<!ENTITY e "e">]><x>&e;</x>'}, ["a.bpmn", "DOCTYPE"]),
-    "long-process": ({"a.bpmn": one_task("p" * (LONGEST_ID + 1), "work")}, ["a.bpmn", "65536 bytes", "65535"]),
+    "long-process": ({"a.bpmn": one_task("p" * (LONGEST_ID + 1), "work")}, ["a.bpmn", "50001 bytes", "50000"]),
     "long-element": (
         {"a.bpmn": one_task("p", "work").replace('"Task"', f'"{"t" * (LONGEST_ID + 1)}"')},
-        ["a.bpmn", "65536 bytes", "65535"],
+        ["a.bpmn", "50001 bytes", "50000"],
     ),
     "unknown-field": ({"a.yaml": EXECUTOR + SCRIPT + "  tmeout: 5s\n"}, ["a.yaml:7", "spec.tmeout", "timeout"]),
     "unknown-executor": (

@@ -57,7 +57,7 @@ SIZE_LIMIT = "too large: the engine stores about 2 MB of variables in one step, 
 
 _NOT_CONVERTED, NAME_LIMIT = (
     "Failed to convert JSON to MessagePack",
-    "no name in variables may be longer than 65535 bytes",
+    "no name in variables may be longer than 50000 characters",
 )
 """The broker's words for variables that it cannot store, and the one cause that is known (measured on 8.6.0)."""
 

@@ -25,7 +25,7 @@ _IDENTIFIED = ("{http://www.omg.org/spec/BPMN/20100524/", "{http://www.omg.org/s
 # An XML NCName, nearly: its rare combining characters are let through.
 _NC_NAME = re.compile(r"^[^\W\d][^:\s]*$")
 
-LONGEST_ID = 65_535
+LONGEST_ID = 50_000
 """Bytes. The engine takes longer ids, but no longer names of variables, and in the kernel's processes ids are such."""
 
 _FLOW_NODE = re.compile(r"(Task|Event|Gateway|^task|[sS]ubProcess|SubProcess|^transaction|^callActivity)$")
