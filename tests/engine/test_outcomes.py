@@ -110,7 +110,6 @@ def test_a_retryable_failure_is_tried_again_and_its_result_counts(dev: DevSystem
     assert dev.run_process("out-flaky", {"marker": f"{tmp_path}/attempts", "failures": 2})["attempts"] == 3
 
 
-@backs_off
 def test_exhausted_attempts_become_an_incident_with_the_last_message(dev: DevSystem, tmp_path: Path) -> None:
     failed = dev.run("run", "out-flaky", "--var", f"marker={tmp_path}/attempts", "--var", "failures=9", check=False)
     assert failed.returncode == 1
