@@ -256,6 +256,11 @@ WRONG: list[Wrong] = [
         "spec.http.pagination",
         "pagination and callback do not go together",
     ),
+    Wrong(
+        changed(http(callback=CALLBACK), scaling={"min": 0}),
+        "spec.scaling.min",
+        "a worker must be there when a callback comes",
+    ),
     Wrong(http(callback={**CALLBACK, "field": "a"}), "spec.http.callback", "needs a body that is an object"),
     Wrong(http(callback={**CALLBACK, "url": "https://a/"}), "spec.http.callback.url", "must contain {token}"),
     *(

@@ -225,15 +225,14 @@ def test_nobody_may_do_more_than_its_work_takes(shop, account, verb, what, allow
 
 
 def test_what_is_deleted_says_what_still_runs(shop):
-    source = "import time\ndef main(input):\n    time.sleep(8)\n    return {'done': True}\n"
+    """The task waits for a worker, so that it is in flight until the test gives it one."""
     route = {"process": "leaving", "element": "T", "executor": "leaver"}
     shop.apply(
-        resource("TaskExecutor", "leaver", script(source)),
+        resource("TaskExecutor", "leaver", script(replicas=0)),
         resource("TaskRoute", "leave", route),
         resource("ProcessDefinition", "leaving", {"bpmn": NOOP_BPMN.format(process="leaving", job_type="leave")}),
     )
     try:
-        shop.until_ready("taskexecutor", "leaver")
         shop.until(lambda: shop.get("processdefinition", "leaving").get("status", {}).get("routed") == "1/1")
         shop.kubectl("exec", "deploy/demo-pdo", "--", "prokos", "run", "leaving", "--no-wait")
         shop.until(lambda: shop.states("leaving") == ["dispatched"], describe=lambda: shop.states("leaving"))
@@ -243,6 +242,7 @@ def test_what_is_deleted_says_what_still_runs(shop):
         assert "1 task in flight" in retired
         (changed,) = shop.until(lambda: shop.events("RouteChanged", "TaskRoute leave"))
         assert "went to executor leaver" in changed
+        shop.kubectl("scale", "taskexecutor/leaver", "--replicas=1")
         shop.until(lambda: shop.states("leaving") == ["completed"], describe=lambda: shop.states("leaving"))
     finally:
         shop.kubectl("delete", "taskexecutor/leaver")

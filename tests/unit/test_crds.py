@@ -113,8 +113,9 @@ def test_every_part_is_structural(part, path):
     for rule in part.get(VALIDATIONS, ()):
         assert rule["message"].isprintable()
         assert rule["rule"].count("(") == rule["rule"].count(")")
-        if path_of_blame := rule.get("fieldPath"):
-            assert path_of_blame.strip(".") in part["properties"]
+        blamed = part
+        for field in rule.get("fieldPath", "").split(".")[1:]:
+            blamed = blamed["properties"][field]
     if part.get("x-kubernetes-list-type") == "map":
         assert set(part["x-kubernetes-list-map-keys"]) <= set(part["items"]["required"])
     if part.get("x-kubernetes-list-type") == "set":

@@ -12,6 +12,7 @@ import pytest
 
 from helpers import background, wait_until
 from prokos.engine import Slots
+from prokos.pdo.executing import Executing
 from prokos.pdo.flight import InFlight
 from prokos.pdo.journal import Journal
 from prokos.pdo.status import receive_hints
@@ -29,6 +30,7 @@ class Receiver:
     def __init__(self) -> None:
         self.journal = Journal()
         self.flights = InFlight(self.journal, 30)
+        self.executing = Executing()
         self.port = 0
 
     def take(self, *keys: int) -> None:
@@ -40,7 +42,7 @@ class Receiver:
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        pdo = SimpleNamespace(flights=self.flights)
+        pdo = SimpleNamespace(flights=self.flights, executing=self.executing)
         server = await asyncio.start_server(partial(receive_hints, pdo), "127.0.0.1", self.port)
         self.port = server.sockets[0].getsockname()[1]
         async with server:
@@ -62,6 +64,17 @@ async def test_a_hint_ends_a_task():
     assert 2 in receiver.flights
     entry = receiver.journal.latest(2)[1]
     assert (entry["state"], entry["message"]) == ("failed", "card declined")
+
+
+async def test_a_hint_tells_of_a_task_that_is_executed_until_another_one_ends_it():
+    receiver = Receiver()
+    async with receiver.listening():
+        sender = HintSender(f"127.0.0.1:{receiver.port}")
+        async with background(sender.run()):
+            sender.send({"job": 1, "retries": 3, "executor": "payer", "process": "order", "executing": 20.0})
+            await wait_until(lambda: receiver.executing.counts() == {("payer", "order"): 1})
+            sender.send(completed(1))
+            await wait_until(lambda: not receiver.executing.counts())
 
 
 async def test_keys_beyond_2_to_the_53_arrive_whole():

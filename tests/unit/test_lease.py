@@ -66,3 +66,17 @@ async def test_a_lease_that_cannot_be_renewed_is_lost():
 async def test_a_renewal_that_came_too_late_is_none():
     with pytest.raises(LeaseLostError, match="held up"):
         await kept(SlowEngine())
+
+
+async def test_tells_each_time_that_the_task_is_kept():
+    engine, told = FakeEngine(), []
+
+    def kept(tagged):
+        told.append(tagged.job_key)
+        if len(told) == 2:
+            engine.refusals["extend", 7] = NotFoundError("no such job")
+
+    with pytest.raises(TaskGoneError):
+        async with asyncio.timeout(5):
+            await keep(engine, job(900), task(7), LEASE, kept)
+    assert told == [7, 7]

@@ -296,6 +296,8 @@ async def test_leases_of_task_and_tde_are_kept_while_it_is_executed():
 
     await bench.does(dispatched(lease=0.2), until=kept_twice)
     assert bench.engine.named("extend")[:4] == [("extend", TDE, 0.2), ("extend", PARENT, LEASE_MS / 1000)] * 2
+    assert bench.hints.sent[:2] == [(PARENT, "executing")] * 2
+    assert bench.hints.sent[-1] == (PARENT, "completed")
 
 
 async def test_a_task_that_is_cancelled_stops_its_execution_and_its_tde():

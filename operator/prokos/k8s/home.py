@@ -31,7 +31,7 @@ from prokos.k8s.workers import WorkerContext, build_workers, executor_owner, wor
 from prokos.kernel import Desired, Observed, WorkerState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from prokos.k8s.single_use import SingleUse
     from prokos.kube import KubeClient, Manifest
@@ -269,7 +269,25 @@ def combine(answers: Sequence[Mapping[str, Any]]) -> PdoState:
             beats[shard["shard"]] = min(age, beats.get(shard["shard"], age))
         backlog.update(answer["inFlight"])
         running.update(answer["running"])
+    for executor, process, twice in _counted_twice(answers):
+        backlog[executor] -= twice
+        running[process] -= twice
     return PdoState(beats, backlog if answers else None, running)
+
+
+def _counted_twice(answers: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, int]]:
+    """Executor, process and number of tasks that several replicas count, because they hear of them from workers."""
+    heard = Counter[tuple[str, str]]()
+    taken, counted = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for answer in answers:
+        for group in answer["executing"]:
+            key = group["executor"], group["process"]
+            heard[key] = max(heard[key], group["tasks"])
+            taken[key] += group["here"]
+            counted[key] += group["tasks"] - group["here"]
+    for (executor, process), tasks in heard.items():
+        key = executor, process
+        yield executor, process, counted[key] - max(tasks - taken[key], 0)
 
 
 def _single_use_state(pods: Pods, name: str) -> WorkerState:

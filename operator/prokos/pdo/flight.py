@@ -48,7 +48,7 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._flights)
 
-    def __contains__(self, job_key: int) -> bool:
+    def __contains__(self, job_key: object) -> bool:
         return job_key in self._flights
 
     def by_executor(self) -> dict[str, int]:

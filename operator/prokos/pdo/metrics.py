@@ -30,7 +30,7 @@ class PdoCollector:
             tasks.add_metric([state], count)
         yield tasks
         flights = GaugeMetricFamily(
-            "prokos_pdo_in_flight", "Tasks that are dispatched and have not ended", labels=["executor"]
+            "prokos_pdo_in_flight", "Tasks taken here that have not ended, up to a lease long", labels=["executor"]
         )
         for executor, count in sorted(self._pdo.flights.by_executor().items()):
             flights.add_metric([executor], count)

@@ -13,6 +13,7 @@ import structlog
 from prokos.engine import EngineError, JobSource, NotFoundError, PayloadTooLargeError, RejectedError, Slots
 from prokos.engine.feel_numbers import BEYOND_FEEL, changed_number
 from prokos.pdo.dispatch import start_tde
+from prokos.pdo.executing import Executing
 from prokos.pdo.flight import InFlight
 from prokos.pdo.journal import Journal
 from prokos.pdo.tagging import element_of, tag
@@ -74,6 +75,7 @@ class Pdo:
         self.lease = self.settings.lease.total_seconds()
         self.journal = Journal()
         self.flights = InFlight(self.journal, self.lease)
+        self.executing = Executing()
         self.shards: dict[int, _Shard] = {}
         self._routes: dict[Element, tuple[Decision | Refused, float | None]] = {}
         self._waiting: dict[Element, list[_Waiting]] = {}

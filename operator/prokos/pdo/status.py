@@ -1,16 +1,18 @@
-"""The PDO's status API and the port where workers say that tasks have ended."""
+"""The PDO's status API and the port where workers say what has become of their tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from prokos.pdo.executing import Executed
 from prokos.pdo.metrics import render_metrics
 
 if TYPE_CHECKING:
@@ -23,7 +25,16 @@ log = structlog.get_logger(__name__)
 
 
 def build_status(pdo: Pdo, heartbeat: Heartbeat) -> dict[str, Any]:
-    """The state of this PDO as JSON. Times are seconds since the epoch."""
+    """The state of this PDO as JSON. Times are seconds since the epoch.
+
+    `inFlight` and `running` count the tasks that have not ended, by executor and by process. `executing` tells of how
+    many of them workers speak, and how many of those were taken here; the others may be counted by other replicas, too.
+    """
+    executing, here = pdo.executing.counts(), pdo.executing.counts(among=pdo.flights)
+    in_flight, running = Counter(pdo.flights.by_executor()), Counter(pdo.flights.by_process())
+    for (executor, process), tasks in (executing - here).items():
+        in_flight[executor] += tasks
+        running[process] += tasks
     return {
         "worker": pdo.worker,
         "now": time.time(),
@@ -32,8 +43,12 @@ def build_status(pdo: Pdo, heartbeat: Heartbeat) -> dict[str, Any]:
         ],
         "jobTypes": sorted(pdo.registry.job_types),
         "counts": dict(pdo.journal.counts),
-        "inFlight": pdo.flights.by_executor(),
-        "running": pdo.flights.by_process(),
+        "inFlight": dict(in_flight),
+        "running": dict(running),
+        "executing": [
+            {"executor": executor, "process": process, "tasks": tasks, "here": here[executor, process]}
+            for (executor, process), tasks in sorted(executing.items())
+        ],
     }
 
 
@@ -72,8 +87,13 @@ async def receive_hints(pdo: Pdo, reader: asyncio.StreamReader, writer: asyncio.
     try:
         while line := await reader.readline():
             hint = json.loads(line)
-            outcome, message = str(hint["outcome"]), str(hint.get("message", ""))
-            pdo.flights.ended(int(hint["job"]), int(hint["retries"]), outcome, message)
+            job, retries = int(hint["job"]), int(hint["retries"])
+            if "executing" in hint:
+                until = time.monotonic() + float(hint["executing"])
+                pdo.executing.heard(job, Executed(retries, str(hint["executor"]), str(hint["process"]), until))
+                continue
+            pdo.executing.ended(job, retries)
+            pdo.flights.ended(job, retries, str(hint["outcome"]), str(hint.get("message", "")))
     except (ValueError, KeyError, TypeError, ConnectionError) as error:
         log.warning("hint connection closed", error=str(error))
     except asyncio.CancelledError:

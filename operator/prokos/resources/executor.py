@@ -174,6 +174,22 @@ class TaskExecutorSpec(Model):
             )
         return self
 
+    @model_validator(mode="after")
+    @cel(
+        Rule(
+            "!has(self.http) || !has(self.http.callback) || self.scaling.min > 0",
+            "with http.callback a worker must be there when a callback comes; set scaling.min to 1 or more",
+            ".scaling.min",
+        )
+    )
+    def _someone_awaits_callbacks(self) -> Self:
+        if self.http is not None and self.http.callback is not None and self.scaling.min == 0:
+            raise ValueError(
+                "scaling.min is 0, but with http.callback a worker must be there when a callback comes: set it to 1 "
+                "or more"
+            )
+        return self
+
     @property
     def workers(self) -> int:
         """Workers to run as far as the resource says; in between `scaling` the backlog decides."""

@@ -1,8 +1,8 @@
-"""Telling the PDO that tasks have ended, so that it need not ask the engine.
+"""Telling the PDO that tasks have ended, or are still executed, so that it need not ask the engine.
 
-The hints are JSON lines over TCP. They only save time and make the task list complete: one that is lost costs nothing
-but the PDO asking the engine later. Nothing is decided by them. A PDO may have several replicas behind one name; each
-gets every hint, since the worker does not know whose task it was.
+The hints are JSON lines over TCP. They only save time, and make the task list and the backlog complete: one that is
+lost costs nothing but the PDO asking the engine later. Nothing is decided by them. A PDO may have several replicas
+behind one name; each gets every hint, since the worker does not know whose task it was.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from prokos.engine import EngineError, NotFoundError, RejectedError
 from prokos.tde.report import Parent, renew_parent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from prokos.engine import EngineClient, Job
     from prokos.tde.contract import TaggedTask
@@ -46,8 +46,21 @@ def must_verify(task: TaggedTask, job: Job, lease: float = TDE_LEASE) -> bool:
     return task.verify or not 0 <= started_at - leased_at <= min(VERIFY_AFTER_MS, task.lease)
 
 
-async def keep(client: EngineClient, job: Job, task: TaggedTask | None, lease: float = TDE_LEASE) -> None:
+async def keep(
+    client: EngineClient,
+    job: Job,
+    task: TaggedTask | None,
+    lease: float = TDE_LEASE,
+    kept: Callable[[TaggedTask], None] = lambda _: None,
+) -> None:
     """Renew the leases until cancelled.
+
+    Args:
+        client: The engine.
+        job: The TDE's job.
+        task: The task it executes; None if a process called it.
+        lease: Seconds the TDE's job is leased for.
+        kept: Called each time the task's lease was renewed.
 
     Raises:
         TaskGoneError: The task or its TDE has ended.
@@ -68,6 +81,7 @@ async def keep(client: EngineClient, job: Job, task: TaggedTask | None, lease: f
                     parent = await renew_parent(client, task)
                 if parent is Parent.GONE:
                     raise TaskGoneError("the task was cancelled")
+                kept(task)
         except NotFoundError as error:
             raise TaskGoneError(f"the TDE was ended: {error}") from error
         except RejectedError as error:

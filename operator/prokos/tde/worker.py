@@ -222,7 +222,7 @@ class TdeWorker:
     async def _attempt(self, job: Job, task: TaggedTask | None, variables: dict[str, Any]) -> Outcome:
         """Execute under the time-out while the leases are kept; ends at once when the task is gone."""
         execution = asyncio.create_task(self._execute(job, task, variables))
-        keeper = asyncio.create_task(keep(self.client, job, task, self.lease))
+        keeper = asyncio.create_task(keep(self.client, job, task, self.lease, self._hint_executing))
         try:
             await asyncio.wait([execution, keeper], return_when=asyncio.FIRST_COMPLETED)
             if not execution.done():
@@ -359,6 +359,11 @@ class TdeWorker:
             async with asyncio.timeout(2):
                 await self.client.fail_job(job.key, "the worker was stopped", retries=job.retries)
             log.info("task handed back")
+
+    def _hint_executing(self, task: TaggedTask) -> None:
+        if self.hints:
+            whose = {"job": task.job_key, "retries": task.retries, "process": task.process_id}
+            self.hints.send({**whose, "executor": self.name, "executing": self.lease})
 
     def _hint_outcome(self, task: TaggedTask | None, reported: Outcome | None, seconds: float) -> None:
         if task and reported:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bpmn_samples import process as bpmn
 from bpmn_samples import service_task
 from prokos.engine import DeployedProcess
@@ -105,15 +107,36 @@ def test_a_heart_that_stopped_is_told():
 
 
 def test_the_replicas_are_one_pdo():
-    one = {"now": 100.0, "shards": [{"shard": 0, "at": 90.0}], "inFlight": {"payer": 2}, "running": {"order": 2}}
+    one = {
+        "now": 100.0,
+        "executing": [],
+        "shards": [{"shard": 0, "at": 90.0}],
+        "inFlight": {"payer": 2},
+        "running": {"order": 2},
+    }
     other = {
         "now": 100.0,
+        "executing": [],
         "shards": [{"shard": 0, "at": 99.5}],
         "inFlight": {"payer": 1, "shipper": 4},
         "running": {"order": 1, "parcel": 4},
     }
     assert combine([one, other]) == PdoState({0: 0.5}, {"payer": 3, "shipper": 4}, {"order": 3, "parcel": 4})
     assert combine([]).backlog is None
+
+
+def test_a_task_that_all_replicas_hear_of_counts_once():
+    """Three tasks are executed: one was taken by the first replica, two by nobody who is still there."""
+
+    def answer(taken: int, waiting: int) -> dict[str, Any]:
+        tasks = waiting + 3
+        executing = [{"executor": "payer", "process": "order", "tasks": 3, "here": taken}]
+        return {
+            "now": 1.0, "shards": [], "inFlight": {"payer": tasks}, "running": {"order": tasks}, "executing": executing
+        }  # fmt: skip
+
+    assert combine([answer(1, 4), answer(0, 2)]) == PdoState({}, {"payer": 9}, {"order": 9})
+    assert combine([answer(1, 4)]) == PdoState({}, {"payer": 7}, {"order": 7})
 
 
 def test_an_executor_with_a_pod_for_each_task_shows_how_many_there_are():
