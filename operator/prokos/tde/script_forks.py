@@ -17,6 +17,7 @@ import fcntl
 import functools
 import os
 import re
+import signal
 import struct
 from typing import NamedTuple
 
@@ -26,13 +27,15 @@ class _Machine(NamedTuple):
     """AUDIT_ARCH_* of linux/audit.h."""
     seccomp: int
     """Number of the system call seccomp(2)."""
+    sigaction: int
+    """Number of the system call rt_sigaction(2)."""
     forks: tuple[int, ...]
     """Numbers of clone, fork, vfork and clone3, as far as there are."""
 
 
 _MACHINES = {
-    "x86_64": _Machine(0xC000003E, 317, (56, 57, 58, 435)),
-    "aarch64": _Machine(0xC00000B7, 277, (220, 435)),
+    "x86_64": _Machine(0xC000003E, 317, 13, (56, 57, 58, 435)),
+    "aarch64": _Machine(0xC00000B7, 277, 134, (220, 435)),
 }
 _FORKS_32 = (120, 2, 190, 435)
 """The same calls of 32-bit programs, on i386 and on arm."""
@@ -41,14 +44,19 @@ _X32 = 0x40000000
 
 # linux/bpf_common.h, linux/seccomp.h
 _LOAD, _AND, _JUMP_EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06
-_OFFSET_NUMBER, _OFFSET_ARCH = 0, 4
+_OFFSET_NUMBER, _OFFSET_ARCH, _OFFSET_FIRST_ARGUMENT = 0, 4, 16
 _ALLOW, _NOTIFY = 0x7FFF0000, 0x7FC00000
 _SET_MODE_FILTER = 1
 _NEW_LISTENER, _WAIT_KILLABLE = 1 << 3, 1 << 5
 _CONTINUE = 1
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101
-_NOTIFICATION_BYTES = 80
+_NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 _ANSWER = struct.Struct("=QqiI")
+
+# linux/signal.h and struct sigaction as rt_sigaction(2) takes it: handler, flags, ...
+_SA_RESTART = 0x10000000
+_FLAGS = struct.Struct("=Q")
+_FLAGS_AT = 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,7 +67,7 @@ class _Program(ctypes.Structure):
 
 @functools.cache
 def filter_program() -> bytes:
-    """A BPF program that notifies of every call that makes a process or thread, and allows the rest."""
+    """A BPF program that notifies of calls that make a process or thread or handle SIGCHLD, and allows the rest."""
     machine = _MACHINES[os.uname().machine]
     native, foreign = machine.forks, _FORKS_32
 
@@ -76,10 +84,13 @@ def filter_program() -> bytes:
     return b"".join(
         [
             instruction(_LOAD, _OFFSET_ARCH),
-            instruction(_JUMP_EQUAL, machine.audit, 0, 1 + 1 + len(native) + 2),
+            instruction(_JUMP_EQUAL, machine.audit, 0, 1 + 1 + len(native) + 3 + 2),
             instruction(_LOAD, _OFFSET_NUMBER),
             instruction(_AND, 0xFFFFFFFF & ~_X32),
-            *look_for(native, 1),
+            *look_for(native, 3 + 1),
+            instruction(_JUMP_EQUAL, machine.sigaction, 0, 2),
+            instruction(_LOAD, _OFFSET_FIRST_ARGUMENT),
+            instruction(_JUMP_EQUAL, signal.SIGCHLD, 1, 0),
             allow,
             notify,
             instruction(_LOAD, _OFFSET_NUMBER),
@@ -112,11 +123,53 @@ def listen() -> int | None:
     return None
 
 
-def decide(listener: int, allowed: bool) -> None:
-    """Allow or refuse the fork that is asked for next; refused, it fails as if the machine had too many processes."""
-    notification = bytearray(_NOTIFICATION_BYTES)
-    with contextlib.suppress(OSError):  # who asked was killed meanwhile, or asks again after a signal
+class Question(NamedTuple):
+    """A system call that waits for an answer."""
+
+    id: int
+    process: int
+    call: int
+    arguments: tuple[int, ...]
+
+
+def next_question(listener: int) -> Question | None:
+    """The call that is asked about next; None when who asked is gone, or asks again after a signal."""
+    notification = bytearray(_NOTIFICATION.size)
+    try:
         fcntl.ioctl(listener, _RECEIVE, notification)
-        (number,) = struct.unpack_from("=Q", notification)
-        answer = (number, 0, 0, _CONTINUE) if allowed else (number, 0, -errno.EAGAIN, 0)
-        fcntl.ioctl(listener, _SEND, bytearray(_ANSWER.pack(*answer)))
+    except OSError:
+        return None
+    number, process, _, call, _, _, *arguments = _NOTIFICATION.unpack(notification)
+    return Question(number, process, call, tuple(arguments))
+
+
+def is_fork(question: Question) -> bool:
+    """Whether it would make a process or thread, rather than handle SIGCHLD."""
+    return question.call != _MACHINES[os.uname().machine].sigaction
+
+
+def answer(listener: int, question: Question, allowed: bool) -> None:
+    """Allow or refuse a call; a fork that is refused fails as if the machine had too many processes."""
+    said = (question.id, 0, 0, _CONTINUE) if allowed else (question.id, 0, -errno.EAGAIN, 0)
+    with contextlib.suppress(OSError):  # it was killed meanwhile
+        fcntl.ioctl(listener, _SEND, bytearray(_ANSWER.pack(*said)))
+
+
+def let_restart(question: Question) -> None:
+    """Have forks begin anew that a SIGCHLD interrupts while they wait for their answer.
+
+    Until a question is received, a signal that its process handles ends the call: with EINTR, which no fork fails with
+    otherwise, unless the handler has SA_RESTART. A shell whose handler has not (dash, busybox) then gives up a pipeline
+    at random, because one of its children ended just then. So the flag is added, in the copy of the C library that the
+    kernel is about to read. Where that memory may not be written nothing changes.
+    """
+    action = question.arguments[1]
+    if not action:  # it only asks what the handler is
+        return
+    with contextlib.suppress(OSError):
+        memory = os.open(f"/proc/{question.process}/mem", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            (flags,) = _FLAGS.unpack(os.pread(memory, _FLAGS.size, action + _FLAGS_AT))
+            os.pwrite(memory, _FLAGS.pack(flags | _SA_RESTART), action + _FLAGS_AT)
+        finally:
+            os.close(memory)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import script_python
 from .script_files import exceeds, remove
-from .script_forks import decide, listen, supported
+from .script_forks import answer, is_fork, let_restart, listen, next_question, supported
 from .script_limits import SIGNALS, Limits, apply, let_through
 from .script_processes import descendants, scan, send
 
@@ -158,10 +158,21 @@ class Family:
         if self.wakeup in ready:
             os.read(self.wakeup, 512)
         if ready.get(self.listener, 0) & select.POLLIN:
-            decide(self.listener, self.may_fork())
+            self.decide()
         elif self.listener in ready:  # nobody is left who could ask
             self.poller.unregister(self.listener)
         return set(ready)
+
+    def decide(self) -> None:
+        """Answer what one of the processes asks."""
+        question = next_question(self.listener)
+        if question is None:
+            return
+        if is_fork(question):
+            answer(self.listener, question, self.may_fork())
+            return
+        let_restart(question)
+        answer(self.listener, question, allowed=True)
 
     def may_fork(self) -> bool:
         """Whether the script may start one more process or thread."""
