@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 from hack.cluster import demo
 
 from cluster.shop import NOOP_BPMN, OPERATOR, STARTING, resource, script
@@ -205,6 +206,24 @@ def test_the_pdo_is_kept_available_and_can_be_watched(shop):
         replicas(1)
     shop.until(lambda: not shop.items("poddisruptionbudgets"))
     shop.until(lambda: shop.get("deployment", "demo-pdo")["status"].get("replicas") == 1)
+
+
+def test_monitors_find_what_they_are_to_scrape(shop):
+    switches = ("--set", "serviceMonitor.enabled=true", "--set", "podMonitor.enabled=true")
+    rendered = yaml.safe_load_all(shop.cluster.helm("template", "prokos", str(demo.CHARTS / "prokos"), *switches))
+    monitors = {one["kind"]: one["spec"] for one in rendered if one["kind"].endswith("Monitor")}
+
+    def found(kind: str, objects: str) -> list[dict[str, Any]]:
+        labels = monitors[kind]["selector"]["matchLabels"].items()
+        return shop.items(objects, "-l", ",".join(f"{name}={value}" for name, value in labels))
+
+    (service,) = found("ServiceMonitor", "services")
+    (endpoint,) = monitors["ServiceMonitor"]["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    (endpoint,) = monitors["PodMonitor"]["podMetricsEndpoints"]
+    containers = [pod["spec"]["containers"][0] for pod in found("PodMonitor", "pods")]
+    scraped = [one for one in containers if endpoint["port"] in {port["name"] for port in one.get("ports", ())}]
+    assert len(scraped) == len(shop.items("pods", "-l", "prokos.io/executor"))
 
 
 @pytest.mark.parametrize(
