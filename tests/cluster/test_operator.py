@@ -168,11 +168,17 @@ def test_an_engine_that_goes_away_is_told_and_comes_back(shop):
     name = engine["metadata"]["name"]
     shop.kubectl("scale", f"statefulset/{name}", "--replicas=0")
     try:
-        shop.until_unready("prokos", "demo", condition="EngineReady", timeout=120)
+        shop.kubectl("wait", "--for=delete", f"pod/{name}-0", "--timeout=60s")
+        # What changes meanwhile waits for the engine; what is told of it does not.
+        shop.apply(resource("TaskExecutor", "meanwhile", script()))
+        shop.until_unready("prokos", "demo", condition="EngineReady")
+        shop.until_unready("taskexecutor", "meanwhile")
     finally:
         shop.kubectl("scale", f"statefulset/{name}", "--replicas=1")
     shop.until_ready("prokos", "demo", STARTING)
+    shop.until_ready("taskexecutor", "meanwhile")
     assert shop.run("order", order(4))["variables"]["status"] == "placed"
+    shop.kubectl("delete", "taskexecutor", "meanwhile")
 
 
 def test_a_second_system_in_the_namespace_is_refused(shop):

@@ -60,6 +60,8 @@ class _KernelState:
     connection: Connection | None = None
     task: asyncio.Task[None] | None = None
     kernel: Kernel | None = None
+    look: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the desired state may be another one than what is registered."""
     statement: Statement = field(
         default_factory=lambda: Statement(KERNEL, "False", "EngineNotReady", "there is no engine yet", transient=True)
     )
@@ -150,7 +152,7 @@ class ClusterSystem:
         await self._follow_engine()
         kernel = self._kernel.kernel
         if kernel is not None and kernel.steps.booted.is_set():
-            await kernel.follow()
+            self._kernel.look.set()
             await self._repair(wanted.desired)
         await self._report(wanted, manifests)
 
@@ -196,20 +198,28 @@ class ClusterSystem:
                     message = f"{len(deployed)} kernel processes are deployed"
                     state.statement = Statement(KERNEL, "True", "Loaded", message)
                     self.wake()
-                    booted = asyncio.create_task(self._tell_when_booted(kernel))
+                    following = asyncio.create_task(self._follow_desired(kernel, state.look))
                     try:
                         await kernel.run()
                     finally:
-                        booted.cancel()
+                        following.cancel()
             except (EngineError, KubeError) as error:
                 log.warning("the kernel broke off and starts again", system=self._system.name, error=str(error))
                 state.statement = Statement(KERNEL, "False", "LoadFailed", str(error))
                 self.wake()
             await asyncio.sleep(KERNEL_RETRY)
 
-    async def _tell_when_booted(self, kernel: Kernel) -> None:
+    async def _follow_desired(self, kernel: Kernel, look: asyncio.Event) -> None:
+        """Have the engine register what has changed; apart from the rounds, which must not wait while it is away."""
         await kernel.steps.booted.wait()
         self.wake()
+        while True:
+            await look.wait()
+            look.clear()
+            try:
+                await kernel.follow()
+            except (KubeError, EngineError) as error:
+                log.warning("changes are not registered yet", system=self._system.name, error=str(error))
 
     async def _stop_engine(self) -> None:
         if self._engine_task is not None:
