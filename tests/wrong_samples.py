@@ -94,6 +94,14 @@ WRONG: list[Wrong] = [
     Wrong(resource("ProkOS", router={"timeout": "0s"}), "spec.router.timeout", "must be longer than 0"),
     Wrong(helm(timeout="0s"), "spec.engine.helm.timeout", "must be longer than 0"),
     *(
+        Wrong(
+            resource("TaskExecutor", type="container", container={"image": "i", "startTimeout": wrong}),
+            "spec.container.startTimeout",
+            words,
+        )
+        for wrong, words in {"999ms": "must be at least 1s", "61m": "must be at most 1h"}.items()
+    ),
+    *(
         Wrong(http(timeouts={name: "0s"}), f"spec.http.timeouts.{name}", "must be longer than 0")
         for name in ("connect", "read", "total")
     ),

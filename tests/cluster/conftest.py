@@ -93,7 +93,16 @@ class Cluster:
         try:
             yield name
         finally:
-            self.kubectl("delete", "namespace", name, "--timeout", "120s")
+            self.delete_namespace(name)
+
+    def delete_namespace(self, name: str) -> None:
+        """Delete a namespace after what runs in it: with pods that take their time, it is looked at again very late."""
+        here = ("--namespace", name)
+        if self.succeeds("get", "crd", "prokoses.prokos.io"):
+            ours = "prokoses,taskexecutors,processdefinitions,taskroutes"
+            self.kubectl(*here, "delete", ours, "--all", "--timeout", "180s")
+        self.kubectl(*here, "delete", "deployments,statefulsets,jobs,pods", "--all", "--timeout", "180s")
+        self.kubectl("delete", "namespace", name, "--timeout", "180s")
 
     def apply(self, manifests: str) -> None:
         """Apply manifests in YAML."""
@@ -165,7 +174,7 @@ def shop(operator: Cluster) -> Iterator[Shop]:
         system.kubectl("wait", "--for=condition=Ready", "prokos/demo", f"--timeout={STARTING:g}s")
         yield system
     finally:
-        operator.kubectl("delete", "namespace", NAMESPACE, "--timeout", "180s")
+        operator.delete_namespace(NAMESPACE)
 
 
 @pytest.fixture(scope="session")

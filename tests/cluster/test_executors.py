@@ -225,10 +225,15 @@ def test_an_image_that_does_not_answer_is_told_with_what_to_check(shop: Shop, im
     silent = yaml.safe_load((EXAMPLE / "executor.yaml").read_text())
     silent["metadata"]["name"] = "silent"
     silent["spec"] |= {"accepts": [{"jobType": "silence"}], "secrets": []}
-    silent["spec"]["container"] |= {"secretEnv": {}, "env": {"SIGNING_KEY": "k"}, "healthPath": "/nothing-here"}
+    silent["spec"]["container"] |= {
+        "secretEnv": {},
+        "env": {"SIGNING_KEY": "k"},
+        "healthPath": "/nothing-here",
+        "startTimeout": "5s",
+    }
     shop.apply(json.dumps(silent))
     try:
-        shop.until_unready("taskexecutor", "silent", "settings do not work", "--previous", timeout=300)
+        shop.until_unready("taskexecutor", "silent", "settings do not work", "--previous")
         (pod,) = shop.pods("silent")
         log = shop.kubectl("logs", pod["metadata"]["name"], "--container", "worker", "--previous")
         assert "GET http://127.0.0.1:8080/nothing-here" in log

@@ -5,6 +5,7 @@ The pods are those of a Deployment, or, with `scaling.podPerTask`, of Kubernetes
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,12 @@ LONGEST_GRACE = 600
 
 GRACE_MARGIN = 10
 """Seconds a pod has beyond its worker's own grace, to report and hang up."""
+
+START = 120
+"""Seconds a worker may take to be ready."""
+
+START_MARGIN = 30
+"""The same beyond `container.startTimeout`."""
 
 ALIVE = 60
 """Seconds without a sign of life after which a worker is started again."""
@@ -215,7 +222,11 @@ def _template(executor: TaskExecutor, context: WorkerContext, plan: _Plan) -> Ma
         ],
         mounts=mounts,
         ports=[{"name": "metrics", "containerPort": METRICS_PORT}],
-        startupProbe={"exec": {"command": ["test", "-f", READY]}, "periodSeconds": 1, "failureThreshold": 120},
+        startupProbe={
+            "exec": {"command": ["test", "-f", READY]},
+            "periodSeconds": 1,
+            "failureThreshold": _start_seconds(executor),
+        },
         readinessProbe={"exec": {"command": ["test", "-f", READY]}, "periodSeconds": 10},
         livenessProbe={
             "exec": {"command": ["sh", "-c", f"test -n \"$(find {READY} -newermt '-{ALIVE} seconds')\""]},
@@ -233,6 +244,12 @@ def _template(executor: TaskExecutor, context: WorkerContext, plan: _Plan) -> Ma
         volumes=volumes,
         grace=grace + GRACE_MARGIN,
     )
+
+
+def _start_seconds(executor: TaskExecutor) -> int:
+    """How long a worker may take to be ready: what ends it then says nothing, so its own time-outs come before."""
+    settings = executor.spec.container
+    return START if settings is None else START_MARGIN + math.ceil(settings.start_timeout.total_seconds())
 
 
 def _beside(executor: TaskExecutor, pod: PodSettings) -> list[Manifest]:

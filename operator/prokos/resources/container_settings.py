@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from prokos.resources.base import Model
+from prokos.resources.base import Duration, Model
 from prokos.resources.pods import Resources
 from prokos.resources.secrets import SecretName
 
@@ -25,6 +26,12 @@ class ContainerSettings(Model):
     port: int = Field(8080, ge=1024, le=65535, description="Where it listens, on the pod's loopback address.")
     path: Path = Field("/execute", description="What is called for each task.")
     health_path: Path = Field("/healthz", description="Answers 2xx when it can take tasks.")
+    start_timeout: Duration = Field(
+        timedelta(seconds=90),
+        ge=timedelta(seconds=1),
+        le=timedelta(hours=1),
+        description="How long it may take until it is healthy; then the worker starts anew, and its log says so.",
+    )
     env: dict[EnvironmentName, str] = Field(default_factory=dict)
     secret_env: dict[EnvironmentName, SecretName] = Field(
         default_factory=dict, description="Environment variable to the name of one of the executor's secrets."

@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 HEALTH_INTERVAL = 0.5
 """Seconds between looks at whether the server is there."""
 
-LONGEST_START = 90.0
-"""Seconds after which a server that is not there makes the worker end and start again, with a line in its log that says
-so: less than a pod's startup probe allows, which would end it without a word."""
-
 EXCERPT = 300
 """Characters of an answer that is not understood that go into the message."""
 
@@ -57,15 +53,16 @@ class ContainerExecutor(Executor[dict[str, Any], dict[str, Any]]):
         Raises:
             FatalFailure: It does not.
         """
+        seconds = self.settings.start_timeout.total_seconds()
         try:
-            async with asyncio.timeout(LONGEST_START):
+            async with asyncio.timeout(seconds):
                 while not await self._healthy():
                     await asyncio.sleep(HEALTH_INTERVAL)
         except TimeoutError:
             address = f"{self._client.base_url}".rstrip("/") + self.settings.health_path
             raise FatalFailure(
-                f"the container has not answered GET {address} with 2xx within {LONGEST_START:g} s: see its own log, "
-                "and check spec.container.port and healthPath"
+                f"the container has not answered GET {address} with 2xx within {seconds:g} s: see its own log, and "
+                "check spec.container.port, healthPath and startTimeout"
             ) from None
 
     async def _healthy(self) -> bool:
