@@ -102,7 +102,7 @@ class Cluster:
             ours = "prokoses,taskexecutors,processdefinitions,taskroutes"
             self.kubectl(*here, "delete", ours, "--all", "--timeout", "180s")
         self.kubectl(*here, "delete", "deployments,statefulsets,jobs,pods", "--all", "--timeout", "180s")
-        self.kubectl("delete", "namespace", name, "--timeout", "180s")
+        self.kubectl("delete", "namespace", name, "--timeout", "180s", "--ignore-not-found")
 
     def apply(self, manifests: str) -> None:
         """Apply manifests in YAML."""

@@ -29,8 +29,6 @@ def space(operator: Cluster) -> Iterator[Shop]:
     """A namespace without a system."""
     with operator.namespace() as name:
         yield Shop(operator, name)
-        # Before its namespace, so that a system that does not let go is seen here.
-        operator.kubectl("--namespace", name, "delete", "prokoses", "--all", "--timeout", "120s")
 
 
 def test_an_engine_that_somebody_else_runs(operator, engine):
@@ -87,3 +85,4 @@ def test_a_namespace_goes_with_its_system(operator):
         space = Shop(operator, name)
         space.apply(system(helm={"chart": "camunda-engine", "values": {"image": NOWHERE}}))
         space.until(lambda: space.items("statefulsets"))
+        operator.kubectl("delete", "namespace", name, "--timeout", "120s")
