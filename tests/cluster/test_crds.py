@@ -50,8 +50,7 @@ def crds(cluster: Cluster) -> Iterator[Cluster]:
     """A cluster with the CRDs of this tree; release and CRDs are taken away again if they were not there."""
     there = cluster.kubectl("get", "crd", "--ignore-not-found", "-o", "name", *CRDS)
     installed = cluster.helm("list", "--short", "--filter", f"^{RELEASE}$")
-    cluster.helm("upgrade", "--install", RELEASE, CHART, "--take-ownership")
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", *CRDS)
+    cluster.helm("upgrade", "--install", RELEASE, CHART, "--take-ownership", "--wait")
     yield cluster
     if not installed:
         cluster.helm("uninstall", RELEASE)
