@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := requirements/dev.txt
 
-.PHONY: help setup demo test lint types layers bpmn crds unit engine faults chaos bench overhead soak engine-8.8 \
+.PHONY: help setup demo test local-tests lint types layers bpmn crds unit engine faults chaos bench overhead soak engine-8.8 \
 	cluster cluster-demo cluster-down cluster-images cluster-tests lock format clean
 
 help: ## List the targets
@@ -24,9 +24,13 @@ $(STAMP): $(LOCK) requirements/uv.txt pyproject.toml hack/setup.sh
 demo: setup ## Run the order example on the embedded engine and show what was routed where
 	@$(BIN)/python examples/order/demo.py
 
-# `make faults` and `make cluster-tests` take too long for every change: run them before a release, and when you touch what
-# they test.
-test: lint types layers bpmn unit engine engine-8.8 ## Everything CI checks
+# The tests on the cluster mostly wait, so the others run beside them. `make faults` takes too long for every change: run
+# it before a release, and when you touch what it tests.
+test: lint types layers bpmn ## Everything CI checks
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=recurse local-tests cluster-tests
+
+local-tests: setup
+	@$(MAKE) --no-print-directory --jobs 1 unit engine engine-8.8
 
 lint: setup ## Style: ruff
 	@$(BIN)/ruff check .
