@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 METHODS = tuple(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha"))
 """The same messages under two names; older servers know the second one only."""
 
+UNKNOWN = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL)
+"""How a call of a method ends that the server does not know: the second way if it says so while it is being asked,
+which gRPC for asyncio hides."""
+
 MAX_BYTES = 10_000_000
 """Bytes of all descriptors together. Those of Google's whole public API have less."""
 
@@ -79,7 +83,7 @@ class Asking:
         try:
             await self._ask(requests)
         except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNIMPLEMENTED or len(self._methods) == 1:
+            if error.code() not in UNKNOWN or len(self._methods) == 1:
                 raise
             del self._methods[0]
             await self._ask(requests)
