@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bpmn_samples import element, process, service_task
 from prokos.processes import read_definitions, validate
 from prokos.resources.manifests import load_manifests
+from resource_samples import GRPC
 
 
 def resource(kind: str, name: str, spec: dict[str, object], namespace: str = "default") -> dict[str, object]:
@@ -276,6 +277,10 @@ def test_a_python_script_must_compile(tmp_path, found):
             "spec.http.auth.apiKey.secret",
         ),
         ({"type": "http", "http": {"url": "https://a/", "caSecret": "tokn"}}, "spec.http.caSecret"),
+        ({"script": {"command": ["x"], "secretFiles": {"key": "tokn"}}}, "spec.script.secretFiles.key"),
+        ({"type": "grpc", "grpc": {**GRPC, "bearer": "tokn"}}, "spec.grpc.bearer"),
+        ({"type": "grpc", "grpc": {**GRPC, "secretMetadata": {"k": "tokn"}}}, "spec.grpc.secretMetadata.k"),
+        ({"type": "grpc", "grpc": {**GRPC, "tls": {"caSecret": "tokn"}}}, "spec.grpc.tls.caSecret"),
         ({"type": "sql", "sql": {"urlSecret": "tokn", "statement": "select 1"}}, "spec.sql.urlSecret"),
         (
             {"type": "container", "container": {"image": "i", "secretEnv": {"KEY": "tokn"}}},

@@ -9,6 +9,7 @@ import jsonschema_rs
 
 from prokos.resources.names import is_reserved_job_type
 from prokos.resources.problems import did_you_mean, quote
+from prokos.resources.python_settings import PythonSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,16 +101,6 @@ def _given_to_containers(executor: TaskExecutor) -> Iterator[tuple[FieldPath, st
 
 def _references(executor: TaskExecutor) -> Iterator[tuple[FieldPath, str]]:
     """Every mention of a secret, with its path."""
-    spec = executor.spec
-    if spec.script is not None:
-        for variable, name in spec.script.secret_env.items():
-            yield ("spec", "script", "secretEnv", variable), name
-        for file, name in spec.script.secret_files.items():
-            yield ("spec", "script", "secretFiles", file), name
-    if spec.container is not None:
-        for variable, name in spec.container.secret_env.items():
-            yield ("spec", "container", "secretEnv", variable), name
-    if spec.sql is not None:
-        yield from ((("spec", "sql", *path), name) for path, name in spec.sql.secret_references())
-    if spec.http is not None:
-        yield from ((("spec", "http", *path), name) for path, name in spec.http.secret_references())
+    settings = executor.spec.settings
+    if not isinstance(settings, PythonSettings):
+        yield from ((("spec", executor.spec.type, *path), name) for path, name in settings.secret_references())

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, StringConstraints
 
 from prokos.resources.base import Duration, Model
 from prokos.resources.pods import Resources
 from prokos.resources.secrets import SecretName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Path = Annotated[str, StringConstraints(pattern=r"^/[\w./-]*$")]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -38,3 +41,7 @@ class ContainerSettings(Model):
     )
     resources: Resources = Field(default_factory=Resources)
     max_response_bytes: int = Field(1_000_000, ge=1, description="Longest answer.")
+
+    def secret_references(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Every mention of a secret, with its path below `container`."""
+        return ((("secretEnv", variable), secret) for variable, secret in self.secret_env.items())

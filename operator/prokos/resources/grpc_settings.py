@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -11,6 +11,9 @@ from prokos.resources.base import ITEMS_MAX, Model
 from prokos.resources.cel import Rule, beyond_cel, cel
 from prokos.resources.networks import Network
 from prokos.resources.secrets import SecretName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 GrpcCode = Literal[
     "CANCELLED",
@@ -110,6 +113,16 @@ class GrpcSettings(Model):
         description="By default UNAVAILABLE, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED and ABORTED are retried, and every "
         "other status fails.",
     )
+
+    def secret_references(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Every mention of a secret, with its path below `grpc`."""
+        for field in ("ca_secret", "cert_secret", "key_secret"):
+            if (name := getattr(self.tls, field)) is not None:
+                yield ("tls", GrpcTls.model_fields[field].alias or field), name
+        for key, name in self.secret_metadata.items():
+            yield ("secretMetadata", key), name
+        if self.bearer is not None:
+            yield ("bearer",), self.bearer
 
     @field_validator("metadata")
     @classmethod

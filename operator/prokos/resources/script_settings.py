@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -11,6 +11,9 @@ from prokos.resources.base import ITEMS_MAX, Duration, Model
 from prokos.resources.cel import Rule, beyond_cel, cel, one_of
 from prokos.resources.config_maps import ConfigMapRef
 from prokos.resources.secrets import SecretName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Size = Annotated[str, StringConstraints(pattern=r"^[1-9]\d{0,12}(Ki|Mi|Gi|k|M|G)?$")]
 """A number of bytes as Kubernetes writes it: `512Mi`, `100M`, `4096`."""
@@ -87,6 +90,11 @@ class ScriptSettings(Model):
     )
     limits: ScriptLimits = Field(default_factory=ScriptLimits)
     max_output_bytes: int = Field(1_000_000, ge=1, description="Longest result, and longest log that is kept.")
+
+    def secret_references(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Every mention of a secret, with its path below `script`."""
+        for field, secrets in (("secretEnv", self.secret_env), ("secretFiles", self.secret_files)):
+            yield from (((field, name), secret) for name, secret in secrets.items())
 
     @property
     def secret_names(self) -> set[str]:
