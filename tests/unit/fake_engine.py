@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prokos.engine import EngineError, NotFoundError
 from prokos.engine.client import to_json
 from prokos.engine.losses import Losses
+from prokos.tde.next_attempt import WAIT_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -96,8 +97,18 @@ class FakeEngine:
         await self._record("complete", key, json.loads(json.dumps(dict(variables or {}), allow_nan=False)))
         self.gone.add(key)
 
-    async def fail_job(self, key: int, message: str, *, retries: int, backoff: float = 0) -> None:
-        await self._record("fail", key, message, retries, backoff)
+    async def fail_job(
+        self,
+        key: int,
+        message: str,
+        *,
+        retries: int,
+        backoff: float = 0,
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Records the wait before the next attempt, whoever keeps it."""
+        wait = (variables or {}).get(WAIT_VARIABLE, {}).get("seconds", backoff)
+        await self._record("fail", key, message, retries, wait)
 
     async def throw_error(
         self, key: int, code: str, message: str = "", variables: Mapping[str, Any] | None = None

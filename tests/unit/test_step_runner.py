@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 from helpers import background, wait_until
-from prokos.engine import Job, RejectedError, StepRefusedError, StepRunner
+from prokos.engine import Job, RejectedError, StepRefusedError, StepRunner, steps
 from unit.builders import job
 from unit.fake_engine import FakeEngine
 
@@ -51,11 +52,15 @@ async def test_a_refusal_is_the_bpmn_error_its_process_is_modelled_for():
     assert await only_report(FakeEngine(), step) == expected
 
 
-async def test_a_failure_is_tried_again_and_uses_up_no_attempt():
+async def test_a_failure_is_tried_again_after_a_while_and_uses_up_no_attempt(monkeypatch):
+    monkeypatch.setattr(steps, "RETRY_DELAY", 0.05)
+
     async def step(_: Job) -> None:
         raise OSError("disk full")
 
-    assert await only_report(FakeEngine(), step, retries=2) == ("fail", 5, "OSError: disk full", 2, 1.0)
+    before = time.monotonic()
+    assert await only_report(FakeEngine(), step, retries=2) == ("fail", 5, "OSError: disk full", 2, 0)
+    assert time.monotonic() - before >= 0.05
 
 
 async def test_a_result_that_is_no_json_does_not_end_the_other_steps():

@@ -106,7 +106,9 @@ class StepRunner:
             unexpected = not isinstance(error, EngineError)
             log.warning("step failed and is tried again", step=job.type, error=str(error), exc_info=unexpected)
             message = f"{type(error).__name__}: {error}"
-            await self.client.fail_job(job.key, message, retries=job.retries, backoff=RETRY_DELAY)
+            # Not as the engine's back-off: the second one of a job may never end.
+            await asyncio.sleep(RETRY_DELAY)
+            await self.client.fail_job(job.key, message, retries=job.retries)
         else:
             await self.client.complete_job(job.key, variables)
 

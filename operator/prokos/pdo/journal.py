@@ -58,7 +58,9 @@ class Journal:
     def seen(self, task: TaggedTask, beat: int) -> None:
         """A task was activated and tagged."""
         self.counts["scanned"] += 1
-        self._entries[task.job_key] = Entry(task=task, seen=time.time(), beat=beat, state="tagged")
+        before = self._entries.get(task.job_key)
+        reason = before.message if before is not None and before.state == "failed" else ""
+        self._entries[task.job_key] = Entry(task=task, seen=time.time(), beat=beat, state="tagged", message=reason)
         self._entries.move_to_end(task.job_key)
         if len(self._entries) > self._kept:
             self._entries.popitem(last=False)
@@ -73,16 +75,23 @@ class Journal:
         entry.message = message
         if decision is not None:
             entry.executor, entry.source, entry.reason = decision.executor, decision.source, decision.reason
-        if state not in {"tagged", "routing", "dispatched"}:
+        if state not in {"tagged", "waiting", "routing", "dispatched"}:
             entry.ended = time.time()
+
+    def waits(self, job_key: int, seconds: float) -> None:
+        """A task's next attempt is due in seconds; why the one before failed may be known already."""
+        reason = self._entries[job_key].message if job_key in self._entries else ""
+        self.update(job_key, "waiting", message=_with_reason(reason, f"next attempt in {seconds:.3g} s"))
 
     def ended(self, job_key: int, retries: int, state: str, message: str) -> None:
         """An attempt has ended; a later one of the same task is not meant."""
         entry = self._entries.get(job_key)
         if entry is None or entry.task.retries == retries:
             self.update(job_key, state, message=message)
-        else:
-            self.counts[state] += 1
+            return
+        self.counts[state] += 1
+        if entry.state == "waiting" and state == "failed":
+            entry.message = _with_reason(message, entry.message)
 
     def latest(self, limit: int) -> list[dict[str, Any]]:
         """The newest tasks, newest first."""
@@ -93,3 +102,7 @@ class Journal:
         """The first tasks of a beat."""
         found = [entry for entry in self._entries.values() if entry.beat == beat]
         return [entry.to_dict() for entry in found[:limit]]
+
+
+def _with_reason(reason: str, message: str) -> str:
+    return f"{reason} ({message})" if reason else message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import zlib
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from prokos.pdo.journal import Journal
 from prokos.pdo.tagging import element_of, tag
 from prokos.pdo.taken import Taken
 from prokos.router import ROUTE_MESSAGE, Decision, Element, Refused, decide, element_variable
+from prokos.tde.next_attempt import split_wait, wait_before
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -37,6 +39,9 @@ DISPATCH_CONCURRENCY = 64
 
 ASK_AGAIN = 10.0
 """Seconds after which a route that tasks still wait for is requested again: a request, or its outcome, may be lost."""
+
+HELD_SHARE = 3
+"""A wait between attempts that is longer than a lease divided by this is left to the engine, as a lease."""
 
 SHARD_KEPT = 15.0
 """Seconds a shard is scanned after its last beat here: its next beat may be served by another replica."""
@@ -80,7 +85,9 @@ class Pdo:
         self._routes: dict[Element, tuple[Decision | Refused, float | None]] = {}
         self._waiting: dict[Element, list[_Waiting]] = {}
         self._requested: dict[Element, float] = {}
-        self._taken = Taken(time.monotonic())
+        self._taken = Taken[int](time.monotonic())
+        self._waited = Taken[tuple[int, int]](time.monotonic())
+        """Jobs and retries of attempts whose wait was kept."""
         self._limit = asyncio.Semaphore(DISPATCH_CONCURRENCY)
         self._dispatches: set[asyncio.Task[None]] = set()
 
@@ -164,8 +171,10 @@ class Pdo:
                 slots.release()
                 return None
             # From here on the task is ours, until it ends or its lease is over.
+            job, wait = split_wait(job)
             task = self._take(job, slots, state)
-            dispatch = self._start(self._handle(job, task))
+            due = self._handle(job, task) if self._is_due(job, wait) else self._postpone(job, task, wait)
+            dispatch = self._start(due)
             dispatch.add_done_callback(lambda _: self._limit.release())
             return dispatch
 
@@ -190,6 +199,31 @@ class Pdo:
         self._taken.add(job.key, time.monotonic())
         self.journal.seen(task, state.beat)
         return task
+
+    def _is_due(self, job: Job, wait: float) -> bool:
+        """Whether an attempt need not wait: another offer of it, after a lease that was lost, waits no second time."""
+        attempt, now = (job.key, job.retries), time.monotonic()
+        if wait == 0 or attempt in self._waited:
+            return True
+        self._waited.add(attempt, now)
+        return False
+
+    async def _postpone(self, job: Job, task: TaggedTask, wait: float) -> None:
+        """Keep the wait before an attempt: a short one here, a longer one as a lease, which takes no slot."""
+        self.journal.waits(task.job_key, wait)
+        if wait <= self.lease / HELD_SHARE:
+            # Apart from what is dispatched now, of which there may be only so much at a time.
+            self._start(self._later(job, task, wait))
+            return
+        self.flights.remove(task.job_key)
+        with contextlib.suppress(NotFoundError, RejectedError):
+            await self.client.extend_lease(task.job_key, wait)
+
+    async def _later(self, job: Job, task: TaggedTask, wait: float) -> None:
+        await asyncio.sleep(wait)
+        async with self._limit:
+            if self.flights.holds(task) and not self.client.losses.doubts(job):
+                await self._handle(job, task)
 
     async def _handle(self, job: Job, task: TaggedTask) -> None:
         element = element_of(job, self.registry)
@@ -306,7 +340,7 @@ class Pdo:
 
     async def _fail(self, task: TaggedTask, message: str, *, retries: int, backoff: float = 2.0) -> None:
         try:
-            await self.client.fail_job(task.job_key, message, retries=retries, backoff=backoff if retries else 0)
+            await self.client.fail_job(task.job_key, message, retries=retries, variables=wait_before(retries, backoff))
         except (NotFoundError, RejectedError):
             log.info("task is gone", job=task.job_key)
 

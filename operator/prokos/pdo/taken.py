@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+
 KEPT = 50_000
 """Most keys that are remembered. They take 7 MB; that many tasks in ten minutes are 80 a second."""
 
@@ -10,20 +15,20 @@ REMEMBERED = 300.0
 over; longer than that, what was started for it does not go on unseen."""
 
 
-class Taken:
+class Taken(Generic[Key]):
     """Keys of jobs, in two generations: the older one is forgotten as a whole."""
 
     def __init__(self, now: float) -> None:
         """Args: seconds on the clock of `add`."""
-        self._recent: set[int] = set()
-        self._older: set[int] = set()
+        self._recent: set[Key] = set()
+        self._older: set[Key] = set()
         self._since = now
 
-    def add(self, key: int, now: float) -> None:
+    def add(self, key: Key, now: float) -> None:
         """A job was taken at a time in seconds."""
         if now - self._since >= REMEMBERED or len(self._recent) >= KEPT // 2:
             self._older, self._recent, self._since = self._recent, set(), now
         self._recent.add(key)
 
-    def __contains__(self, key: int) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._recent or key in self._older

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from prokos.engine import NotFoundError, RejectedError, WrongStateError
+from prokos.tde.next_attempt import wait_before
 from prokos.tde.outcome import Completed, Errored, Failed, attempt_number, backoff_delay, retries_left
 
 if TYPE_CHECKING:
@@ -45,9 +46,25 @@ OUTCOME_VARIABLE = "outcome"
 
 
 async def report(
-    client: EngineClient, key: int, retries: int, attempt: int, outcome: Outcome, backoff: Backoff
+    client: EngineClient,
+    key: int,
+    retries: int,
+    attempt: int,
+    outcome: Outcome,
+    backoff: Backoff,
+    *,
+    paced: bool = False,
 ) -> Outcome:
     """Give a job its outcome. What the engine refuses to take becomes a failure that says so.
+
+    Args:
+        client: The engine.
+        key: The job.
+        retries: Attempts it has left, this one included.
+        attempt: Number of this one, from 0.
+        outcome: How it ended.
+        backoff: The executor's wait between attempts.
+        paced: The job is offered to a PDO, which keeps the wait; otherwise the engine does.
 
     Returns:
         The outcome that the job has got.
@@ -63,7 +80,7 @@ async def report(
             case Errored(code=code, message=message, variables=variables):
                 await client.throw_error(key, code, message, variables)
             case Failed(message=message):
-                await _fail(client, key, retries, attempt, outcome, backoff)
+                await _fail(client, key, retries, attempt, outcome, backoff, paced=paced)
     except WrongStateError:
         # Nothing is wrong with the outcome; it came too late, and must not become an incident of the next attempt.
         raise
@@ -71,7 +88,7 @@ async def report(
         if isinstance(outcome, Failed):
             raise
         refused = not_accepted(outcome, error)
-        await _fail(client, key, retries, attempt, refused, backoff)
+        await _fail(client, key, retries, attempt, refused, backoff, paced=paced)
         return refused
     return outcome
 
@@ -81,10 +98,15 @@ def not_accepted(outcome: Outcome, error: Exception) -> Failed:
     return Failed(f"the engine does not accept the task's {outcome.kind} outcome: {error}", retryable=False)
 
 
-async def _fail(client: EngineClient, key: int, retries: int, attempt: int, failed: Failed, backoff: Backoff) -> None:
+async def _fail(
+    client: EngineClient, key: int, retries: int, attempt: int, failed: Failed, backoff: Backoff, *, paced: bool
+) -> None:
     left = retries_left(retries, failed)
     delay = failed.retry_after if failed.retry_after is not None else backoff_delay(backoff, attempt)
-    await client.fail_job(key, failed.message, retries=left, backoff=delay if left else 0)
+    if paced:
+        await client.fail_job(key, failed.message, retries=left, variables=wait_before(left, delay))
+    else:
+        await client.fail_job(key, failed.message, retries=left, backoff=delay if left else 0)
 
 
 async def report_to_parent(
@@ -96,7 +118,8 @@ async def report_to_parent(
         The outcome that the job has got; None when it is gone, and nobody waits any more.
     """
     try:
-        return await report(client, task.job_key, task.retries, attempt_number(task), outcome, backoff)
+        attempt = attempt_number(task)
+        return await report(client, task.job_key, task.retries, attempt, outcome, backoff, paced=True)
     except NotFoundError:
         log.info("task is gone, its outcome is dropped", job=task.job_key, outcome=outcome.kind)
     except RejectedError as error:

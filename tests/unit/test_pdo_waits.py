@@ -1,0 +1,93 @@
+"""The wait between two attempts of a task, which the PDO keeps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from helpers import wait_until
+from prokos.engine import Job, NotFoundError
+from prokos.tde.next_attempt import split_wait, wait_before
+from unit.builders import executor, job
+from unit.pdo_bench import System
+
+
+def failed(key: int, seconds: float, *, retries: int = 2, said: int = 2) -> Job:
+    """A job that is offered again after it has failed with so many retries left."""
+    variables = {"amount": 12345678901234567890, **wait_before(said, seconds)}
+    return replace(job(key, retries=retries), raw_variables=json.dumps(variables))
+
+
+def test_a_task_is_given_its_own_variables_only():
+    given, seconds = split_wait(failed(1, 2.5))
+    assert seconds == 2.5
+    assert json.loads(given.raw_variables) == {"amount": 12345678901234567890}
+
+
+def test_what_an_earlier_attempt_was_failed_with_does_not_count():
+    given, seconds = split_wait(failed(1, 2.5, retries=3, said=2))
+    assert seconds == 0
+    assert "prokosWait" not in given.raw_variables
+
+
+@pytest.mark.parametrize("own", [7, "soon", {"seconds": 1}, [1], None])
+def test_a_variable_of_the_processs_own_stays(own):
+    mine = replace(job(1), raw_variables=json.dumps({"prokosWait": own}))
+    assert split_wait(mine) == (mine, 0.0)
+
+
+def test_an_incident_and_no_wait_need_no_variable():
+    assert wait_before(0, 5.0) == wait_before(2, 0.0) == {}
+
+
+async def test_a_short_wait_is_kept_here(tmp_path):
+    system = System(tmp_path)
+    pdo = system.start(executor("payer", {"jobType": "pay"}))
+    system.engine.offer(failed(1, 0.3), job(2))
+    await wait_until(lambda: system.started == ["2"])
+    assert pdo.journal.latest(2)[1]["state"] == "waiting"
+    assert pdo.journal.latest(2)[1]["message"] == "next attempt in 0.3 s"
+    await wait_until(lambda: system.started == ["2", "1"])
+    assert system.engine.named("extend") == []
+    assert all("prokosWait" not in str(command) for command in system.engine.commands)
+    pdo.stop()
+
+
+async def test_a_long_wait_is_a_lease_and_takes_no_slot(tmp_path):
+    system = System(tmp_path)
+    pdo = system.start(executor("payer", {"jobType": "pay"}))
+    system.engine.offer(failed(1, 300.0))
+    await wait_until(lambda: system.engine.named("extend") == [("extend", 1, 300.0)])
+    assert len(pdo.flights) == 0
+    assert system.started == []
+    # The lease is over, the engine offers it again: that is the attempt, and so is an offer after a lease that is lost.
+    system.engine.offer(failed(1, 300.0))
+    await wait_until(lambda: system.started == ["1"])
+    pdo.stop()
+
+
+async def test_a_task_that_ends_while_it_waits_is_let_go(tmp_path):
+    system = System(tmp_path)
+    pdo = system.start(executor("payer", {"jobType": "pay"}))
+    system.engine.refusals["extend", 1] = NotFoundError("no such job")
+    system.engine.offer(failed(1, 300.0), job(2))
+    await wait_until(lambda: system.started == ["2"])
+    pdo.stop()
+
+
+@pytest.mark.parametrize("hint_first", [True, False])
+async def test_the_list_says_why_a_task_waits(tmp_path, hint_first):
+    system = System(tmp_path)
+    pdo = system.start(executor("payer", {"jobType": "pay"}))
+    system.engine.offer(job(1))
+    await wait_until(lambda: system.started == ["1"])
+    if hint_first:
+        pdo.flights.ended(1, 3, "failed", "card declined")
+    system.engine.offer(failed(1, 5.0))
+    await wait_until(lambda: pdo.journal.counts["waiting"] == 1)
+    if not hint_first:
+        pdo.flights.ended(1, 3, "failed", "card declined")
+    assert pdo.journal.latest(1)[0]["message"] == "card declined (next attempt in 5 s)"
+    pdo.stop()
