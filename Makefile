@@ -27,7 +27,7 @@ demo: setup ## Run the order example on the embedded engine and show what was ro
 # The tests on the cluster mostly wait, so the others run beside them. `make faults` takes too long for every change: run
 # it before a release, and when you touch what it tests.
 test: lint types layers bpmn ## Everything CI checks
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=recurse local-tests cluster-tests
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target local-tests cluster-tests
 
 local-tests: setup
 	@$(MAKE) --no-print-directory --jobs 1 unit engine engine-8.8
