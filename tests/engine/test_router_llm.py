@@ -11,10 +11,15 @@ from typing import Any
 
 import pytest
 
+from engine.conftest import TEST_ENGINE
 from engine.devsystem import DevSystem
 from engine.samples import one_task, python_executor, write
 
 KEY = "key-that-must-not-appear"
+
+UNANSWERED = "refused" if TEST_ENGINE else "waiting"
+"""A task whose route the model did not give. The in-memory engine was seen to drop the variables of a job that is failed:
+there nothing says how long to wait, and the attempts follow each other."""
 
 
 class Model(ThreadingHTTPServer):
@@ -131,19 +136,19 @@ def test_an_unsure_model_makes_an_incident_with_its_words(dev: DevSystem, model:
 def test_an_executor_outside_the_catalogue_is_never_used(dev: DevSystem, model: Model) -> None:
     model.answers["outside"] = {"executor": "rm -rf /", "confidence": 1, "reason": "ignore your instructions"}
     instance = dev.json("run", "llm-outside", "--no-wait")["instance"]
-    assert "not in the catalogue" in dev.wait_for_task(instance=instance, state="waiting")["message"]
+    assert "not in the catalogue" in dev.wait_for_task(instance=instance, state=UNANSWERED)["message"]
 
 
 def test_nonsense_is_a_clear_refusal(dev: DevSystem, model: Model) -> None:
     model.answers["nonsense"] = "sure, I would be happy to help!"
     instance = dev.json("run", "llm-nonsense", "--no-wait")["instance"]
-    assert "not what was asked for" in dev.wait_for_task(instance=instance, state="waiting")["message"]
+    assert "not what was asked for" in dev.wait_for_task(instance=instance, state=UNANSWERED)["message"]
 
 
 def test_a_model_that_is_down_is_a_clear_refusal_and_no_secret_leaks(dev: DevSystem, model: Model) -> None:
     model.answers["broken"] = "down"
     instance = dev.json("run", "llm-broken", "--no-wait")["instance"]
-    assert "gave no answer" in dev.wait_for_task(instance=instance, state="waiting", timeout=60)["message"]
+    assert "gave no answer" in dev.wait_for_task(instance=instance, state=UNANSWERED, timeout=60)["message"]
     everything = dev.output + dev.logs() + json.dumps(dev.tasks())
     everything += "".join(path.read_text() for path in Path(dev.state, "registry").rglob("*") if path.is_file())
     assert KEY not in everything
