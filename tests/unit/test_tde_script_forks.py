@@ -45,6 +45,22 @@ async def test_calls_that_the_end_of_a_child_interrupts_begin_anew() -> None:
     assert await run(command=[sys.executable, "-c", HANDLER]) == {"SIGCHLD": True, "SIGUSR1": False}
 
 
+WILD = """
+import ctypes, json, mmap, os
+page = mmap.mmap(-1, mmap.PAGESIZE)
+end = ctypes.addressof(ctypes.c_char.from_buffer(page)) + mmap.PAGESIZE
+addresses = [1, 2**47, 2**63 - 4, 2**63, 2**64 - 1, end - 4, end - 12]
+libc = ctypes.CDLL(None)
+for address in addresses:
+    libc.syscall(ctypes.c_long(13 if os.uname().machine == "x86_64" else 134), 17, ctypes.c_void_p(address), None, 8)
+open(os.environ["PROKOS_OUTPUT"], "w").write(json.dumps({"asked": len(addresses)}))
+"""
+
+
+async def test_a_handler_at_a_wild_address_harms_nobody() -> None:
+    assert await run(command=[sys.executable, "-c", WILD]) == {"asked": 7}
+
+
 async def test_a_shell_still_waits_for_its_children() -> None:
     source = """
         trap 'echo ended >> ended' CHLD

@@ -49,7 +49,7 @@ _ALLOW, _NOTIFY = 0x7FFF0000, 0x7FC00000
 _SET_MODE_FILTER = 1
 _NEW_LISTENER, _WAIT_KILLABLE = 1 << 3, 1 << 5
 _CONTINUE = 1
-_RECEIVE, _SEND = 0xC0502100, 0xC0182101
+_RECEIVE, _SEND, _ID_VALID = 0xC0502100, 0xC0182101, 0x40082102
 _NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 _ANSWER = struct.Struct("=QqiI")
 
@@ -155,7 +155,7 @@ def answer(listener: int, question: Question, allowed: bool) -> None:
         fcntl.ioctl(listener, _SEND, bytearray(_ANSWER.pack(*said)))
 
 
-def let_restart(question: Question) -> None:
+def let_restart(listener: int, question: Question) -> None:
     """Have forks begin anew that a SIGCHLD interrupts while they wait for their answer.
 
     Until a question is received, a signal that its process handles ends the call: with EINTR, which no fork fails with
@@ -166,9 +166,12 @@ def let_restart(question: Question) -> None:
     action = question.arguments[1]
     if not action:  # it only asks what the handler is
         return
-    with contextlib.suppress(OSError):
+    # The address is the script's word: any number, and perhaps of no memory or of the last bytes of some.
+    with contextlib.suppress(OSError, OverflowError, struct.error):
         memory = os.open(f"/proc/{question.process}/mem", os.O_RDWR | os.O_CLOEXEC)
         try:
+            # Only now is it certain whose memory it is: the process may have ended, and its number be another's.
+            fcntl.ioctl(listener, _ID_VALID, struct.pack("=Q", question.id))
             (flags,) = _FLAGS.unpack(os.pread(memory, _FLAGS.size, action + _FLAGS_AT))
             os.pwrite(memory, _FLAGS.pack(flags | _SA_RESTART), action + _FLAGS_AT)
         finally:

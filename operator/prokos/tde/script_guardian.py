@@ -171,7 +171,7 @@ class Family:
         if is_fork(question):
             answer(self.listener, question, self.may_fork())
             return
-        let_restart(question)
+        let_restart(self.listener, question)
         answer(self.listener, question, allowed=True)
 
     def may_fork(self) -> bool:
