@@ -280,7 +280,7 @@ def _counted_twice(answers: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, 
     heard = Counter[tuple[str, str]]()
     taken, counted = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for answer in answers:
-        for group in answer["executing"]:
+        for group in answer.get("executing", ()):  # a replica of an older version has none
             key = group["executor"], group["process"]
             heard[key] = max(heard[key], group["tasks"])
             taken[key] += group["here"]

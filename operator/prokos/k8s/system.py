@@ -220,6 +220,9 @@ class ClusterSystem:
                 await kernel.follow()
             except (KubeError, EngineError) as error:
                 log.warning("changes are not registered yet", system=self._system.name, error=str(error))
+            except Exception:
+                # Nobody awaits this task: one change that breaks it must not end it for all that follow.
+                log.exception("changes could not be registered", system=self._system.name)
 
     async def _stop_engine(self) -> None:
         if self._engine_task is not None:

@@ -136,6 +136,8 @@ def test_a_task_that_all_replicas_hear_of_counts_once():
         }  # fmt: skip
 
     assert combine([answer(1, 4), answer(0, 2)]) == PdoState({}, {"payer": 9}, {"order": 9})
+    older = {name: value for name, value in answer(0, 2).items() if name != "executing"}
+    assert combine([older]) == PdoState({}, {"payer": 5}, {"order": 5})
     assert combine([answer(1, 4)]) == PdoState({}, {"payer": 7}, {"order": 7})
 
 
