@@ -29,8 +29,10 @@ demo: setup ## Run the order example on the embedded engine and show what was ro
 test: lint types layers bpmn ## Everything CI checks
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target local-tests cluster-tests
 
-local-tests: setup
-	@$(MAKE) --no-print-directory --jobs 1 unit engine engine-8.8
+local-tests: setup ## The tests that need no cluster
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory engine
+	@$(MAKE) --no-print-directory engine-8.8
 
 lint: setup ## Style: ruff
 	@$(BIN)/ruff check .
