@@ -18,7 +18,7 @@ from engine.samples import one_task, python_executor, write
 KEY = "key-that-must-not-appear"
 
 UNANSWERED = "refused" if TEST_ENGINE else "waiting"
-"""A task whose route the model did not give. The in-memory engine was seen to drop the variables of a failed job:
+"""A task whose route the model did not give. The in-memory engine drops the variables that a job fails with:
 there nothing says how long to wait, and the attempts follow each other."""
 
 
