@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,14 +195,13 @@ def test_an_undeclared_secret_stops_the_worker_before_any_task() -> None:
 # Processes
 
 
-def found_in_proc(file: str) -> dict[int, list[str]]:
-    """The processes whose environment or command line holds a piece of a secret."""
-    found = {}
+def found_in_proc(file: str, piece: str) -> set[int]:
+    """The processes of this machine whose environment or command line holds a piece of a secret."""
+    found = set()
     for process in psutil.process_iter():
         with contextlib.suppress(OSError):
-            content = Path(f"/proc/{process.pid}/{file}").read_bytes().decode(errors="replace")
-            if pieces := [piece for piece in TELLTALES if piece in content]:
-                found[process.pid] = pieces
+            if piece.encode() in Path(f"/proc/{process.pid}/{file}").read_bytes():
+                found.add(process.pid)
     return found
 
 
@@ -210,19 +210,23 @@ async def test_secrets_are_in_no_other_process(language: str, marker: str) -> No
     wait = f"exec sh -c 'while :; do sleep 100; done' {marker}"
     source = wait if language == "shell" else f"import subprocess\nsubprocess.run({wait!r}, shell=True, env={{}})"
     settings = {"language": language, "source": source, "secretEnv": ENV, "secretFiles": FILES}
-    async with executing(settings, secrets=SECRETS) as executor:
+    # Other programs of the machine are looked at too, so the piece is one that none of them has by chance.
+    piece = uuid.uuid4().hex
+    secrets = Secrets({name: value + piece for name, value in PLANTED.items()})
+    async with executing(settings, secrets=secrets) as executor:
         task = asyncio.create_task(executor.execute({}, context()))
         sibling = asyncio.create_task(executor.execute({}, context()))
         await eventually(lambda: len(processes(marker)) >= 2)
-        with_environment, with_arguments = found_in_proc("environ"), found_in_proc("cmdline")
+        with_environment, with_arguments = found_in_proc("environ", piece), found_in_proc("cmdline", piece)
         scripts = processes(marker) if language == "shell" else []
         own = {process.pid for script in scripts for process in (script, *script.children(recursive=True))}
         for one in (task, sibling):
             one.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await one
-    assert with_arguments == {}
-    assert set(with_environment) <= own
+    assert with_arguments == set()
+    assert with_environment <= own
+    assert language == "python" or with_environment, "the search finds what is there"
 
 
 async def test_a_worker_with_secrets_and_its_server_hide_from_their_programs() -> None:
