@@ -38,7 +38,7 @@ WARM_UP = 1 / 6
 
 FLAT = 5.0
 """MB per hour up to which memory counts as flat. What grows less would take days to reach a worker's limit, and is
-within what Python's allocator and what is kept of the last tasks (`prokos.pdo.taken`) account for."""
+within what Python's allocator and what is kept of the last tasks (`prokos.engine.taken`) account for."""
 
 CANCEL_AFTER = 0.5
 """Seconds after which an instance is cancelled that is to be."""

@@ -103,11 +103,10 @@ class FakeEngine:
         message: str,
         *,
         retries: int,
-        backoff: float = 0,
         variables: Mapping[str, Any] | None = None,
     ) -> None:
         """Records the wait before the next attempt, whoever keeps it."""
-        wait = (variables or {}).get(WAIT_VARIABLE, {}).get("seconds", backoff)
+        wait = (variables or {}).get(WAIT_VARIABLE, {}).get("seconds", 0)
         await self._record("fail", key, message, retries, wait)
 
     async def throw_error(

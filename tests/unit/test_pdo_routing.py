@@ -168,6 +168,15 @@ async def test_a_route_whose_outcome_never_comes_is_requested_again(system, monk
     await wait_until(lambda: system.asked == [PAY.route_name] * 2)
 
 
+async def test_a_pdo_that_stops_hands_back_tasks_whose_route_is_open(system):
+    pdo = system.start(executor("payer"), router=LLM)
+    system.offer(1)
+    await system.all_wait(1)
+    pdo.stop()
+    await pdo.hand_back()
+    assert system.engine.reports == [("fail", 1, "the PDO was stopped", 3, 0)]
+
+
 async def test_a_request_that_failed_is_made_again(system, monkeypatch):
     monkeypatch.setattr(service, "ASK_AGAIN", 0.0)
     system.engine.hiccups["publish"] = [AccessDeniedError("token expired")]

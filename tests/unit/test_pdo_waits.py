@@ -68,6 +68,19 @@ async def test_a_long_wait_is_a_lease_and_takes_no_slot(tmp_path):
     pdo.stop()
 
 
+async def test_a_pdo_that_stops_hands_back_what_it_holds(tmp_path):
+    system = System(tmp_path)
+    pdo = system.start(executor("payer", {"jobType": "pay"}))
+    system.engine.offer(failed(1, 5.0))
+    await wait_until(lambda: pdo.journal.counts["waiting"] == 1)
+    pdo.stop()
+    await pdo.hand_back()
+    ((name, key, message, retries, left),) = system.engine.reports
+    assert (name, key, message, retries) == ("fail", 1, "the PDO was stopped", 2)
+    assert 0 < left <= 5.0
+    assert system.started == []
+
+
 async def test_a_task_that_ends_while_it_waits_is_let_go(tmp_path):
     system = System(tmp_path)
     pdo = system.start(executor("payer", {"jobType": "pay"}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prokos.pdo.taken import KEPT, REMEMBERED, Taken
+from prokos.engine.taken import KEPT, REMEMBERED, Taken
 
 
 def test_knows_a_job_that_was_taken():

@@ -13,9 +13,10 @@ from helpers import wait_until
 from prokos.engine import NotFoundError, PayloadTooLargeError, RejectedError, WrongStateError
 from prokos.tde import BusinessError, Context, FatalFailure, RetryableFailure
 from prokos.tde.lease import TDE_LEASE, VERIFY_AFTER_MS
+from prokos.tde.next_attempt import wait_before
 from prokos.tde.report import ASK_AGAIN
 from unit.builders import LEASE_MS, task
-from unit.tde_bench import PARENT, TDE, TDE_INSTANCE, Bench, dispatched
+from unit.tde_bench import PARENT, TDE, TDE_INSTANCE, Bench, called, dispatched
 
 
 async def succeed(data: dict[str, Any], _: Context) -> dict[str, Any]:
@@ -257,27 +258,38 @@ async def test_a_task_that_may_have_ended_is_asked_for_first(given):
     assert commands[1] == ("complete", PARENT, {"paid": None})
 
 
-@pytest.mark.parametrize(
-    ("error", "retries"), [(NotFoundError("no such job"), 3), (WrongStateError("it is not active"), 1)]
-)
-async def test_a_task_that_ended_before_is_not_executed_and_its_tde_cancelled(error, retries):
+async def test_a_task_that_ended_before_is_not_executed_and_its_tde_cancelled():
     bench = Bench(succeed)
-    bench.engine.refusals["extend", PARENT] = error
-    given = dispatched(tagged=task(PARENT, verify=True), retries=retries)
-    assert await bench.does(given) == [("cancel", TDE_INSTANCE)]
+    bench.engine.refusals["extend", PARENT] = NotFoundError("no such job")
+    assert await bench.does(dispatched(tagged=task(PARENT, verify=True))) == [("cancel", TDE_INSTANCE)]
     assert bench.executor.inputs == []
     assert bench.hints.sent == [(PARENT, "gone")]
 
 
-@pytest.mark.parametrize("retries", [3, 2])
-async def test_a_task_whose_lease_is_over_for_a_moment_is_asked_for_again_by_the_same_tde(retries):
+async def test_a_task_whose_lease_is_over_for_a_moment_is_asked_for_again_by_the_same_tde():
     bench = Bench(succeed)
     bench.engine.refusals["extend", PARENT] = WrongStateError("it is not active")
-    given = dispatched(tagged=task(PARENT, verify=True), retries=retries)
-    (command,) = await bench.does(given)
-    assert command == ("fail", TDE, "the task's lease is over", retries - 1, ASK_AGAIN)
+    given = dispatched(tagged=task(PARENT, verify=True))
+    async with bench.running():
+        bench.engine.offer(given)
+        await wait_until(lambda: bench.engine.commands == [("extend", TDE, ASK_AGAIN)])
+        assert bench.hints.sent == []
+        # Offered again after that time, while no PDO has the task: the TDE ends.
+        bench.engine.offer(given)
+        await wait_until(lambda: bench.engine.named("cancel") == [("cancel", TDE_INSTANCE)])
     assert bench.executor.inputs == []
-    assert bench.hints.sent == []
+    assert bench.hints.sent == [(PARENT, "gone")]
+
+
+async def test_the_wait_before_the_next_attempt_of_a_direct_call_is_kept_once():
+    bench = Bench(succeed)
+    failed = called({"amount": 1, **wait_before(2, 30.0)}, retries=2)
+    async with bench.running():
+        bench.engine.offer(failed)
+        await wait_until(lambda: bench.engine.commands == [("extend", TDE, 30.0)])
+        bench.engine.offer(failed)
+        await wait_until(lambda: bench.engine.reports == [("complete", TDE, {"paid": 1})])
+    assert bench.executor.inputs == [{"amount": 1}]
 
 
 def test_a_second_execution_always_asks_for_its_task():

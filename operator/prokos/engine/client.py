@@ -342,23 +342,20 @@ class EngineClient:
         message: str,
         *,
         retries: int,
-        backoff: float = 0,
         variables: Mapping[str, Any] | None = None,
     ) -> None:
-        """Fail a job.
+        """Fail a job; the engine offers it again at once. Its own back-off may never end (docs/decisions/0017).
 
         Args:
             key: Job key.
             message: Shown in the incident; cut to the engine's limit.
             retries: Attempts left; 0 makes an incident.
-            backoff: Seconds until the next attempt. One that is not the job's first may never end (8.6.0).
             variables: Local variables of the job's element.
         """
         request = pb.FailJobRequest(
             jobKey=key,
             retries=retries,
             errorMessage=cut(message),
-            retryBackOff=int(backoff * 1000),
             variables=to_json(variables or {}),
         )
         await self._call(self._gateway.FailJob, request)

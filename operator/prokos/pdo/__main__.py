@@ -64,6 +64,7 @@ async def serve(status_address: str, hints_address: str) -> None:
             await run_until(stop, beats.run(), routes.run(), pdo.flights.expire(), pdo.stop_idle_shards())
         finally:
             pdo.stop()
+            await pdo.hand_back()
             hints.close()
             await runner.cleanup()
     log.info("PDO stopped")

@@ -13,14 +13,14 @@ import structlog
 
 from prokos.engine import EngineError, JobSource, NotFoundError, PayloadTooLargeError, RejectedError, Slots
 from prokos.engine.feel_numbers import BEYOND_FEEL, changed_number
+from prokos.engine.taken import Taken
 from prokos.pdo.dispatch import start_tde
 from prokos.pdo.executing import Executing
 from prokos.pdo.flight import InFlight
 from prokos.pdo.journal import Journal
 from prokos.pdo.tagging import element_of, tag
-from prokos.pdo.taken import Taken
 from prokos.router import ROUTE_MESSAGE, Decision, Element, Refused, decide, element_variable
-from prokos.tde.next_attempt import split_wait, wait_before
+from prokos.tde.next_attempt import Waits, split_wait, wait_before
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -42,6 +42,9 @@ ASK_AGAIN = 10.0
 
 HELD_SHARE = 3
 """A wait between attempts that is longer than a lease divided by this is left to the engine, as a lease."""
+
+HAND_BACK = 2.0
+"""Seconds a PDO that stops has for handing back tasks; the others come when their leases are over."""
 
 SHARD_KEPT = 15.0
 """Seconds a shard is scanned after its last beat here: its next beat may be served by another replica."""
@@ -86,10 +89,11 @@ class Pdo:
         self._waiting: dict[Element, list[_Waiting]] = {}
         self._requested: dict[Element, float] = {}
         self._taken = Taken[int](time.monotonic())
-        self._waited = Taken[tuple[int, int]](time.monotonic())
-        """Jobs and retries of attempts whose wait was kept."""
+        self._waits = Waits()
         self._limit = asyncio.Semaphore(DISPATCH_CONCURRENCY)
         self._dispatches: set[asyncio.Task[None]] = set()
+        self._held: set[asyncio.Task[None]] = set()
+        """Tasks whose wait is kept here."""
 
     # --- the registry -----------------------------------------------------------------------------------------
 
@@ -144,10 +148,24 @@ class Pdo:
                 self._stop(self.shards.pop(shard))
 
     def stop(self) -> None:
-        """Stop scanning. What is in flight stays with the engine."""
+        """Stop scanning. What is dispatched stays with its TDE."""
         for state in self.shards.values():
             self._stop(state)
         self.shards.clear()
+
+    async def hand_back(self) -> None:
+        """Offer what is not dispatched yet to other replicas, or to the PDO that comes next."""
+        for task in self._held:
+            task.cancel()
+        routing = [self._offer(waiting.job, 0.0) for tasks in self._waiting.values() for waiting in tasks]
+        self._waiting.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_BACK):
+                await asyncio.gather(*routing, *self._held, return_exceptions=True)
+
+    async def _offer(self, job: Job, wait: float) -> None:
+        if not self.client.losses.doubts(job):
+            await self._fail(job.key, "the PDO was stopped", retries=job.retries, wait=wait)
 
     def _stop(self, state: _Shard) -> None:
         for scan in state.scans.values():
@@ -173,7 +191,7 @@ class Pdo:
             # From here on the task is ours, until it ends or its lease is over.
             job, wait = split_wait(job)
             task = self._take(job, slots, state)
-            due = self._handle(job, task) if self._is_due(job, wait) else self._postpone(job, task, wait)
+            due = self._handle(job, task) if self._waits.is_due(job, wait) else self._postpone(job, task, wait)
             dispatch = self._start(due)
             dispatch.add_done_callback(lambda _: self._limit.release())
             return dispatch
@@ -200,27 +218,26 @@ class Pdo:
         self.journal.seen(task, state.beat)
         return task
 
-    def _is_due(self, job: Job, wait: float) -> bool:
-        """Whether an attempt need not wait: another offer of it, after a lease that was lost, waits no second time."""
-        attempt, now = (job.key, job.retries), time.monotonic()
-        if wait == 0 or attempt in self._waited:
-            return True
-        self._waited.add(attempt, now)
-        return False
-
     async def _postpone(self, job: Job, task: TaggedTask, wait: float) -> None:
         """Keep the wait before an attempt: a short one here, a longer one as a lease, which takes no slot."""
         self.journal.waits(task.job_key, wait)
         if wait <= self.lease / HELD_SHARE:
             # Apart from what is dispatched now, of which there may be only so much at a time.
-            self._start(self._later(job, task, wait))
+            held = self._start(self._later(job, task, wait))
+            self._held.add(held)
+            held.add_done_callback(self._held.discard)
             return
         self.flights.remove(task.job_key)
         with contextlib.suppress(NotFoundError, RejectedError):
             await self.client.extend_lease(task.job_key, wait)
 
     async def _later(self, job: Job, task: TaggedTask, wait: float) -> None:
-        await asyncio.sleep(wait)
+        due = time.monotonic() + wait
+        try:
+            await asyncio.sleep(wait)
+        except asyncio.CancelledError:
+            await self._offer(job, due - time.monotonic())
+            raise
         async with self._limit:
             if self.flights.holds(task) and not self.client.losses.doubts(job):
                 await self._handle(job, task)
@@ -284,13 +301,15 @@ class Pdo:
             self.journal.update(task.job_key, "failed", message=str(error))
             # Nothing is wrong with the task: it comes again with all its attempts. (A start for a TDE that is not
             # deployed is no error to the engine; the task comes again when its lease is over.)
-            await self._fail(task, f"cannot start the TDE of {decision.executor}: {error}", retries=task.retries)
+            await self._fail(
+                task.job_key, f"cannot start the TDE of {decision.executor}: {error}", retries=task.retries
+            )
 
     async def _reject(self, task: TaggedTask, message: str) -> None:
         """Make an incident of a task that its executor cannot be given, however often it is tried."""
         self.flights.remove(task.job_key)
         self.journal.update(task.job_key, "incident", message=message)
-        await self._fail(task, message, retries=0)
+        await self._fail(task.job_key, message, retries=0)
 
     async def _await_route(self, element: Element, waiting: _Waiting) -> None:
         first = element not in self._waiting
@@ -336,13 +355,13 @@ class Pdo:
         left = max(task.retries - 1, 0) if refused.transient else 0
         self.journal.update(task.job_key, "failed" if left else "refused", message=refused.message)
         log.warning("task has no route", job=task.job_key, element=task.element_id, reason=refused.message)
-        await self._fail(task, refused.message, retries=left, backoff=TRANSIENT)
+        await self._fail(task.job_key, refused.message, retries=left, wait=TRANSIENT)
 
-    async def _fail(self, task: TaggedTask, message: str, *, retries: int, backoff: float = 2.0) -> None:
+    async def _fail(self, key: int, message: str, *, retries: int, wait: float = 2.0) -> None:
         try:
-            await self.client.fail_job(task.job_key, message, retries=retries, variables=wait_before(retries, backoff))
+            await self.client.fail_job(key, message, retries=retries, variables=wait_before(retries, wait))
         except (NotFoundError, RejectedError):
-            log.info("task is gone", job=task.job_key)
+            log.info("task is gone", job=key)
 
 
 def shard_of(job_type: str, shards: int) -> int:

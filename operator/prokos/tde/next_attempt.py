@@ -1,25 +1,28 @@
-"""The wait between two attempts of a task, which the PDO keeps, not the engine.
+"""The wait between two attempts, which whoever takes the job next keeps, not the engine.
 
-A job that is failed with `retryBackOff` is at times never offered again (docs/decisions/0017): so a failed task is
-offered at once, with a variable of its own that says how long to wait.
+A job that is failed with `retryBackOff` is at times never offered again (docs/decisions/0017): so a failed job is
+offered at once, with a variable of its own that says how long to wait. The PDO does that for tasks, a worker for TDEs
+that a process calls itself.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prokos.engine import to_json
+from prokos.engine.taken import Taken
 
 if TYPE_CHECKING:
     from prokos.engine import Job
 
 WAIT_VARIABLE = "prokosWait"
-"""Local variable of a failed task; neither its executor nor its process gets to see it."""
+"""Local variable of a failed job; neither its executor nor its process gets to see it."""
 
 
 def wait_before(retries: int, seconds: float) -> dict[str, Any]:
-    """Variables that a task is failed with.
+    """Variables that a job is failed with.
 
     Args:
         retries: Attempts left after the failure; 0 makes it an incident, which waits for a person.
@@ -38,3 +41,21 @@ def split_wait(job: Job) -> tuple[Job, float]:
         return job, 0.0
     seconds = float(said["seconds"]) if said["retries"] == job.retries else 0.0
     return replace(job, raw_variables=to_json(variables)), seconds
+
+
+class Waits:
+    """The waits that were kept here, so that none is kept twice."""
+
+    def __init__(self) -> None:
+        self._kept = Taken[tuple[int, int]](time.monotonic())
+
+    def is_due(self, job: Job, seconds: float) -> bool:
+        """Whether an attempt need not wait, or has waited: an offer after a lease that was lost waits no second time.
+
+        The caller keeps the wait of one that is not due.
+        """
+        attempt = (job.key, job.retries)
+        if seconds == 0 or attempt in self._kept:
+            return True
+        self._kept.add(attempt, time.monotonic())
+        return False

@@ -37,9 +37,9 @@ INPUT_VARIABLE = "input"
 OUTPUT_VARIABLE = "output"
 """Variable that the executor's `outputs` mappings build."""
 
-ASK_AGAIN = 1.5
-"""Seconds after which a TDE asks again for a task whose lease is over. A PDO takes that task within two seconds, unless
-it is dead; the retries of the TDE's job (`bpmn/tde.bpmn.j2`) suffice for so long."""
+ASK_AGAIN = 3.0
+"""Seconds after which a TDE asks again, once, for a task whose lease is over. A PDO takes that task within two seconds,
+unless it is dead."""
 
 OUTCOME_VARIABLE = "outcome"
 """Variable in which a TDE keeps how it ended, for whoever watches it."""
@@ -52,8 +52,6 @@ async def report(
     attempt: int,
     outcome: Outcome,
     backoff: Backoff,
-    *,
-    paced: bool = False,
 ) -> Outcome:
     """Give a job its outcome. What the engine refuses to take becomes a failure that says so.
 
@@ -64,7 +62,6 @@ async def report(
         attempt: Number of this one, from 0.
         outcome: How it ended.
         backoff: The executor's wait between attempts.
-        paced: The job is offered to a PDO, which keeps the wait; otherwise the engine does.
 
     Returns:
         The outcome that the job has got.
@@ -80,7 +77,7 @@ async def report(
             case Errored(code=code, message=message, variables=variables):
                 await client.throw_error(key, code, message, variables)
             case Failed(message=message):
-                await _fail(client, key, retries, attempt, outcome, backoff, paced=paced)
+                await _fail(client, key, retries, attempt, outcome, backoff)
     except WrongStateError:
         # Nothing is wrong with the outcome; it came too late, and must not become an incident of the next attempt.
         raise
@@ -88,7 +85,7 @@ async def report(
         if isinstance(outcome, Failed):
             raise
         refused = not_accepted(outcome, error)
-        await _fail(client, key, retries, attempt, refused, backoff, paced=paced)
+        await _fail(client, key, retries, attempt, refused, backoff)
         return refused
     return outcome
 
@@ -98,15 +95,10 @@ def not_accepted(outcome: Outcome, error: Exception) -> Failed:
     return Failed(f"the engine does not accept the task's {outcome.kind} outcome: {error}", retryable=False)
 
 
-async def _fail(
-    client: EngineClient, key: int, retries: int, attempt: int, failed: Failed, backoff: Backoff, *, paced: bool
-) -> None:
+async def _fail(client: EngineClient, key: int, retries: int, attempt: int, failed: Failed, backoff: Backoff) -> None:
     left = retries_left(retries, failed)
     delay = failed.retry_after if failed.retry_after is not None else backoff_delay(backoff, attempt)
-    if paced:
-        await client.fail_job(key, failed.message, retries=left, variables=wait_before(left, delay))
-    else:
-        await client.fail_job(key, failed.message, retries=left, backoff=delay if left else 0)
+    await client.fail_job(key, failed.message, retries=left, variables=wait_before(left, delay))
 
 
 async def report_to_parent(
@@ -119,7 +111,7 @@ async def report_to_parent(
     """
     try:
         attempt = attempt_number(task)
-        return await report(client, task.job_key, task.retries, attempt, outcome, backoff, paced=True)
+        return await report(client, task.job_key, task.retries, attempt, outcome, backoff)
     except NotFoundError:
         log.info("task is gone, its outcome is dropped", job=task.job_key, outcome=outcome.kind)
     except RejectedError as error:
@@ -159,13 +151,7 @@ async def renew_parent(client: EngineClient, task: TaggedTask) -> Parent:
     return Parent.LEASED
 
 
-async def put_back(client: EngineClient, job: Job) -> bool:
-    """Let a TDE that found its task without a lease ask again a little later; False when it has asked often enough.
-
-    Ended, it would be started anew at the end of the executor's backlog. Put back, its job keeps its place.
-    """
-    if job.retries <= 1:
-        return False
+async def put_back(client: EngineClient, job: Job, seconds: float) -> None:
+    """Have the engine offer a TDE's job again after a time; until then it takes no slot, and it keeps its place."""
     with contextlib.suppress(NotFoundError, RejectedError):
-        await client.fail_job(job.key, "the task's lease is over", retries=job.retries - 1, backoff=ASK_AGAIN)
-    return True
+        await client.extend_lease(job.key, seconds)

@@ -18,10 +18,12 @@ from prokos.tde.callback import await_callback, brought
 from prokos.tde.contract import AwaitCallback, Context, FatalFailure, TaggedTask
 from prokos.tde.lease import TDE_LEASE, LeaseLostError, TaskGoneError, keep, must_verify
 from prokos.tde.metrics import WorkerMetrics
+from prokos.tde.next_attempt import Waits, split_wait
 from prokos.tde.outcome import Awaiting, Completed, Errored, Failed, attempt_number, from_exception, retries_left
 from prokos.tde.pace import PacedSlots
 from prokos.tde.redaction import Redactor
 from prokos.tde.report import (
+    ASK_AGAIN,
     INPUT_VARIABLE,
     OUTCOME_VARIABLE,
     OUTPUT_VARIABLE,
@@ -88,6 +90,7 @@ class TdeWorker:
         self._attempts: set[asyncio.Task[None]] = set()
         self._working: set[int] = set()
         """Keys of the jobs that are worked on."""
+        self._waits = Waits()
         self._used = asyncio.Event()
         """The one task of a worker that is used once has ended."""
         self._output_ended = asyncio.Event()
@@ -162,13 +165,18 @@ class TdeWorker:
         await source.run(start)
 
     async def _execute_job(self, job: Job) -> None:
+        job, wait = split_wait(job)
+        if not self._waits.is_due(job, wait):
+            await put_back(self.client, job, wait)
+            return
         variables = job.variables
         task = _tagged(variables)
         log = self.log.bind(**_tags(task, job))
         resumes = job.element_id == TDE_RESULT_ELEMENT
         if task and (resumes or must_verify(task, job, self.lease)):
             parent = await renew_parent(self.client, task)
-            if parent is Parent.UNLEASED and not resumes and await put_back(self.client, job):
+            if parent is Parent.UNLEASED and not resumes and not self._waits.is_due(job, ASK_AGAIN):
+                await put_back(self.client, job, ASK_AGAIN)
                 return
             # A result that has come is reported, whatever PDO has the task just now.
             if parent is Parent.GONE or (parent is Parent.UNLEASED and not resumes):
