@@ -41,6 +41,10 @@ def returning(value: Any):
     return work
 
 
+ENDED = ("complete", TDE, {})
+"""The end of a TDE with a result that its task has got."""
+
+
 def ended(kind: str, message: str = "") -> tuple[Any, ...]:
     return ("complete", TDE, {"outcome": {"kind": kind, "message": message}})
 
@@ -59,7 +63,7 @@ async def failure(bench: Bench, **changes: Any) -> tuple[str, int, float]:
 
 async def test_a_result_completes_the_task_and_then_its_tde():
     bench = Bench(succeed)
-    assert await bench.does(dispatched({"amount": 42})) == [("complete", PARENT, {"paid": 42}), ended("completed")]
+    assert await bench.does(dispatched({"amount": 42})) == [("complete", PARENT, {"paid": 42}), ENDED]
     assert bench.hints.sent == [(PARENT, "completed")]
 
 
@@ -339,7 +343,7 @@ async def test_a_worker_that_lost_its_lease_leaves_everything_to_the_next():
 async def test_a_task_that_ends_before_its_report_only_ends_the_tde():
     bench = Bench(succeed)
     bench.engine.gone.add(PARENT)
-    assert await bench.does(dispatched()) == [ended("completed")]
+    assert await bench.does(dispatched()) == [ENDED]
     assert bench.hints.sent == [(PARENT, "gone")]
 
 

@@ -42,7 +42,7 @@ ASK_AGAIN = 3.0
 unless it is dead."""
 
 OUTCOME_VARIABLE = "outcome"
-"""Variable in which a TDE keeps how it ended, for whoever watches it."""
+"""Variable in which a TDE keeps how it ended, for its next step or whoever watches it."""
 
 
 async def report(
@@ -120,10 +120,15 @@ async def report_to_parent(
 
 
 async def end_tde(client: EngineClient, job: Job, outcome: Outcome, variables: dict[str, Any] | None = None) -> None:
-    """Complete a TDE's own job; the outcome stays in the instance for whoever looks at it."""
-    summary = {"kind": outcome.kind, "message": outcome.message[:500]}
+    """Complete a TDE's own job. An outcome stays in the instance for whoever looks at it.
+
+    A result without `variables` leaves none, which saves the engine a record: that the TDE has ended says it.
+    """
+    if not isinstance(outcome, Completed) or variables is not None:
+        summary = {"kind": outcome.kind, "message": outcome.message[:500]}
+        variables = {**(variables or {}), OUTCOME_VARIABLE: summary}
     try:
-        await client.complete_job(job.key, {**(variables or {}), OUTCOME_VARIABLE: summary})
+        await client.complete_job(job.key, variables)
     except NotFoundError:
         log.debug("TDE has ended already", job=job.key)
 
