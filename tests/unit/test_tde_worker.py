@@ -14,7 +14,7 @@ from prokos.engine import NotFoundError, PayloadTooLargeError, RejectedError, Wr
 from prokos.tde import BusinessError, Context, FatalFailure, RetryableFailure
 from prokos.tde.lease import TDE_LEASE, VERIFY_AFTER_MS
 from prokos.tde.next_attempt import wait_before
-from prokos.tde.report import ASK_AGAIN
+from prokos.tde.report import ASK_AGAIN, ASKS
 from unit.builders import LEASE_MS, task
 from unit.tde_bench import PARENT, TDE, TDE_INSTANCE, Bench, called, dispatched
 
@@ -275,8 +275,9 @@ async def test_a_task_whose_lease_is_over_for_a_moment_is_asked_for_again_by_the
     bench.engine.refusals["extend", PARENT] = WrongStateError("it is not active")
     given = dispatched(tagged=task(PARENT, verify=True))
     async with bench.running():
-        bench.engine.offer(given)
-        await wait_until(lambda: bench.engine.commands == [("extend", TDE, ASK_AGAIN)])
+        for asked in range(1, ASKS + 1):
+            bench.engine.offer(given)
+            await wait_until(lambda: bench.engine.commands == [("extend", TDE, ASK_AGAIN)] * asked)  # noqa: B023
         assert bench.hints.sent == []
         # Offered again after that time, while no PDO has the task: the TDE ends.
         bench.engine.offer(given)

@@ -47,15 +47,16 @@ class Waits:
     """The waits that were kept here, so that none is kept twice."""
 
     def __init__(self) -> None:
-        self._kept = Taken[tuple[int, int]](time.monotonic())
+        self._kept = Taken[tuple[int, int, int]](time.monotonic())
 
-    def is_due(self, job: Job, seconds: float) -> bool:
+    def is_due(self, job: Job, seconds: float, times: int = 1) -> bool:
         """Whether an attempt need not wait, or has waited: an offer after a lease that was lost waits no second time.
 
-        The caller keeps the wait of one that is not due.
+        The caller keeps the wait of one that is not due. An attempt may have to wait several times.
         """
-        attempt = (job.key, job.retries)
-        if seconds == 0 or attempt in self._kept:
+        waits = [(job.key, job.retries, number) for number in range(times)]
+        left = [wait for wait in waits if wait not in self._kept]
+        if seconds == 0 or not left:
             return True
-        self._kept.add(attempt, time.monotonic())
+        self._kept.add(left[0], time.monotonic())
         return False

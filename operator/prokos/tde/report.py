@@ -37,9 +37,12 @@ INPUT_VARIABLE = "input"
 OUTPUT_VARIABLE = "output"
 """Variable that the executor's `outputs` mappings build."""
 
-ASK_AGAIN = 3.0
-"""Seconds after which a TDE asks again, once, for a task whose lease is over. A PDO takes that task within two seconds,
-unless it is dead."""
+ASK_AGAIN = 1.5
+"""Seconds after which a TDE asks again for a task whose lease is over. A PDO takes that task within two seconds, unless
+it is dead; the engine looks once a second whose time has come."""
+
+ASKS = 3
+"""Times a TDE asks again. It may meet the moment between two leases more than once."""
 
 OUTCOME_VARIABLE = "outcome"
 """Variable in which a TDE keeps how it ended, for its next step or whoever watches it."""

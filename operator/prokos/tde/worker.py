@@ -24,6 +24,7 @@ from prokos.tde.pace import PacedSlots
 from prokos.tde.redaction import Redactor
 from prokos.tde.report import (
     ASK_AGAIN,
+    ASKS,
     INPUT_VARIABLE,
     OUTCOME_VARIABLE,
     OUTPUT_VARIABLE,
@@ -175,7 +176,7 @@ class TdeWorker:
         resumes = job.element_id == TDE_RESULT_ELEMENT
         if task and (resumes or must_verify(task, job, self.lease)):
             parent = await renew_parent(self.client, task)
-            if parent is Parent.UNLEASED and not resumes and not self._waits.is_due(job, ASK_AGAIN):
+            if parent is Parent.UNLEASED and not resumes and not self._waits.is_due(job, ASK_AGAIN, ASKS):
                 await put_back(self.client, job, ASK_AGAIN)
                 return
             # A result that has come is reported, whatever PDO has the task just now.
