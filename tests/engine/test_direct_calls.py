@@ -1,0 +1,96 @@
+"""A process calls TDEs itself, by call activities: what comes back to it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.devsystem import DevSystem
+from engine.samples import HEAD, python_executor, write
+
+SOURCES = {
+    "double": "def main(input):\n    return {'doubled': input['n'] * 2}\n",
+    "reject": "def main(input):\n    raise BusinessError('REJECTED', 'too much', {'reason': 'too much'})\n",
+    "flaky": """\
+        import pathlib, time
+        def main(input):
+            with pathlib.Path(input["marker"]).open("a") as marker:
+                print(time.time(), file=marker)
+            if input["failures"] >= len(pathlib.Path(input["marker"]).read_text().split()):
+                raise RetryableFailure("not yet")
+            return {"seen": sorted(input)}
+        """,
+}
+WAIT = 1.0
+"""Seconds between attempts."""
+
+
+def calling(process: str, tde: str) -> str:
+    """A process that calls a TDE; a boundary event catches the error REJECTED and sets `caught`."""
+    return (
+        HEAD
+        + f"""\
+<bpmn:process id="{process}" isExecutable="true">
+  <bpmn:startEvent id="Start"><bpmn:outgoing>f1</bpmn:outgoing></bpmn:startEvent>
+  <bpmn:sequenceFlow id="f1" sourceRef="Start" targetRef="Call"/>
+  <bpmn:callActivity id="Call">
+    <bpmn:extensionElements>
+      <zeebe:calledElement processId="tde-{tde}" propagateAllChildVariables="true"/>
+    </bpmn:extensionElements>
+    <bpmn:incoming>f1</bpmn:incoming><bpmn:outgoing>f2</bpmn:outgoing>
+  </bpmn:callActivity>
+  <bpmn:boundaryEvent id="Caught" attachedToRef="Call">
+    <bpmn:extensionElements><zeebe:ioMapping>
+      <zeebe:output source="=reason" target="caught"/>
+    </zeebe:ioMapping></bpmn:extensionElements>
+    <bpmn:outgoing>f3</bpmn:outgoing>
+    <bpmn:errorEventDefinition id="CaughtDefinition" errorRef="Error"/>
+  </bpmn:boundaryEvent>
+  <bpmn:sequenceFlow id="f2" sourceRef="Call" targetRef="End"/>
+  <bpmn:sequenceFlow id="f3" sourceRef="Caught" targetRef="EndCaught"/>
+  <bpmn:endEvent id="End"><bpmn:incoming>f2</bpmn:incoming></bpmn:endEvent>
+  <bpmn:endEvent id="EndCaught"><bpmn:incoming>f3</bpmn:incoming></bpmn:endEvent>
+</bpmn:process>
+<bpmn:error id="Error" errorCode="REJECTED"/>
+</bpmn:definitions>
+"""
+    )
+
+
+@pytest.fixture(scope="module")
+def dev(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevSystem]:
+    directory = tmp_path_factory.mktemp("calls")
+    backoff = {"initial": f"{WAIT:g}s", "multiplier": 1, "jitter": 0}
+    resources = [python_executor(f"call-{name}", source, backoff=backoff) for name, source in SOURCES.items()]
+    mapped = python_executor("call-mapped", "def main(input):\n    return {'sum': input['a'] + 1}\n")
+    mapped["spec"]["inputs"] = [{"source": "=n", "target": "a"}]
+    mapped["spec"]["outputs"] = [{"source": "=sum * 10", "target": "result"}]
+    processes = {f"calls-{name}": calling(f"calls-{name}", f"call-{name}") for name in [*SOURCES, "mapped"]}
+    manifests = write(directory / "manifests", processes=processes, resources=[*resources, mapped])
+    with DevSystem(directory, [manifests], engine=engine_address) as system:
+        yield system
+
+
+def test_the_result_becomes_the_callers_variables(dev: DevSystem) -> None:
+    assert dev.run_process("calls-double", {"n": 4}) == {"n": 4, "doubled": 8}
+
+
+def test_mappings_are_evaluated_by_the_engine(dev: DevSystem) -> None:
+    assert dev.run_process("calls-mapped", {"n": 4})["result"] == 50
+
+
+def test_a_business_error_is_caught_at_the_call_activity(dev: DevSystem) -> None:
+    assert dev.run_process("calls-reject", {})["caught"] == "too much"
+
+
+def test_a_failed_attempt_is_followed_by_another_after_the_wait(dev: DevSystem, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    variables = {"marker": str(marker), "failures": 2}
+    ended = dev.run_process("calls-flaky", variables)
+    begun = [float(line) for line in marker.read_text().split()]
+    assert all(later - earlier >= WAIT for earlier, later in itertools.pairwise(begun)), begun
+    # Of the wait neither executor nor caller sees anything.
+    assert ended == {**variables, "seen": ["failures", "marker"]}
