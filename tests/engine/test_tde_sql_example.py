@@ -13,7 +13,7 @@ from engine.sql_servers import PostgreSql
 from prokos.processes import check_manifests
 from prokos.resources import TaskExecutor
 from prokos.tde import BusinessError, Environment, Secrets
-from prokos.tde.sql import SqlExecutor
+from prokos.tde.sql.executor import SqlExecutor
 from unit.sql_bench import context
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import pytest
 from engine.sql_proxy import Proxy
 from engine.sql_server import Server
 from engine.sql_servers import MariaDb, PostgreSql
-from prokos.tde import FatalFailure, RetryableFailure, sql_threads
+from prokos.tde import FatalFailure, RetryableFailure
+from prokos.tde.sql import threads as sql_threads
 from unit.sql_bench import context, executing, run
 
 if TYPE_CHECKING:

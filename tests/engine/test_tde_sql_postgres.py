@@ -13,14 +13,15 @@ import psycopg
 import pytest
 
 from engine.sql_servers import PostgreSql
-from prokos.tde import BusinessError, FatalFailure, RetryableFailure, sql_threads
+from prokos.tde import BusinessError, FatalFailure, RetryableFailure
+from prokos.tde.sql import threads as sql_threads
 from unit import sql_bench
 from unit.sql_bench import context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from prokos.tde.sql import SqlExecutor
+    from prokos.tde.sql.executor import SqlExecutor
 
 TABLE = "CREATE TABLE IF NOT EXISTS orders (id text PRIMARY KEY, amount numeric, placed timestamptz, doc jsonb)"
 

@@ -17,7 +17,7 @@ from aiohttp import web
 from prokos.resources.http_settings import HttpSettings
 from prokos.tde import Context, Environment, Secrets, TaggedTask
 from prokos.tde.addresses import Resolver
-from prokos.tde.http import HttpExecutor
+from prokos.tde.http.executor import HttpExecutor
 
 SECRETS = Secrets({"token": "s3cr3t-token", "password": "pa55 word", "split": "a\nb"})
 LOOPBACK = ["127.0.0.0/8"]

@@ -20,8 +20,9 @@ import pytest
 import structlog
 
 from prokos.resources.script_settings import ScriptSettings
-from prokos.tde import Context, Environment, FatalFailure, Secrets, TaggedTask, script_workspace
-from prokos.tde.script import ScriptExecutor
+from prokos.tde import Context, Environment, FatalFailure, Secrets, TaggedTask
+from prokos.tde.script import workspace as script_workspace
+from prokos.tde.script.executor import ScriptExecutor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -11,7 +11,7 @@ import structlog
 
 from prokos.resources.sql_settings import SqlSettings
 from prokos.tde import Context, Environment, Secrets
-from prokos.tde.sql import SqlExecutor
+from prokos.tde.sql.executor import SqlExecutor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -28,7 +28,7 @@ from prokos.processes import check_manifests
 from prokos.resources import ProkOS, ProkOSSpec, TaskExecutor
 from prokos.tde import BusinessError, Context, RetryableFailure
 from prokos.tde.contract import Environment
-from prokos.tde.grpc import GrpcExecutor
+from prokos.tde.grpc.executor import GrpcExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,9 +24,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from prokos.resources.grpc_settings import GrpcSettings
 from prokos.tde import BusinessError, FatalFailure, RetryableFailure
-from prokos.tde import grpc as grpc_executor
 from prokos.tde.contract import Context, Environment
-from prokos.tde.grpc import GrpcExecutor
+from prokos.tde.grpc import executor as grpc_executor
+from prokos.tde.grpc.executor import GrpcExecutor
 from unit.grpc_service import descriptor_file, descriptor_set, payments_server
 from unit.http2_server import (
     CONTINUATION,

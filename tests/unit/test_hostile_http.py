@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from prokos.tde import BusinessError, FatalFailure, RetryableFailure
-from prokos.tde.http import HttpExecutor
+from prokos.tde.http.executor import HttpExecutor
 from unit.http_bench import context, executing, resolving_to
 
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -75,11 +75,11 @@ def kernel_without_fork_notifications(tmp_path: Path, monkeypatch: pytest.Monkey
     """As in gVisor: the server's look at all processes is all there is."""
     files = tmp_path / "harness"
     files.mkdir()
-    for file in sandbox_server.HARNESS.parent.glob("script_*.py"):
+    for file in sandbox_server.HARNESS.parent.glob("*.py"):
         shutil.copy(file, files)
-    forks = files / "script_forks.py"
+    forks = files / "forks.py"
     forks.write_text(forks.read_text() + "\n\ndef supported() -> bool:\n    return False\n")
-    monkeypatch.setattr(sandbox_server, "HARNESS", files / "script_harness.py")
+    monkeypatch.setattr(sandbox_server, "HARNESS", files / "harness.py")
 
 
 @pytest.mark.usefixtures("kernel_without_fork_notifications")

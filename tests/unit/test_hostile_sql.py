@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from prokos.resources.sql_text import DATABASES, SqlText
 from prokos.tde import FatalFailure, RetryableFailure
-from prokos.tde.sql_parameters import MOST_ELEMENTS
+from prokos.tde.sql.parameters import MOST_ELEMENTS
 from unit.sql_bench import HOSTILE, context, executing, run
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from prokos.resources.grpc_settings import GrpcSettings
 from prokos.tde.contract import BusinessError, Context, Environment, FatalFailure, RetryableFailure, Secrets
-from prokos.tde.grpc import GrpcExecutor
+from prokos.tde.grpc.executor import GrpcExecutor
 from unit.grpc_service import descriptor_file, descriptor_set, payments_server
 
 LOOPBACK = ["127.0.0.0/8"]

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from prokos.resources.http_settings import HttpSettings
 from prokos.tde import BusinessError, FatalFailure, RetryableFailure, Secrets
-from prokos.tde.http_response import LONGEST_WAIT, retry_after
+from prokos.tde.http.response import LONGEST_WAIT, retry_after
 from unit.http_bench import Service, call, context, executing, resolving_to, serving
 
 

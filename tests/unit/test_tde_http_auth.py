@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from prokos.resources.http_settings import HttpSettings
 from prokos.tde import BusinessError, FatalFailure, RetryableFailure, Secrets
-from prokos.tde.http import HttpExecutor
+from prokos.tde.http.executor import HttpExecutor
 from unit.http_bench import Service, call, context, executing, resolving_to, serving
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from prokos.resources.http_outcomes import Pagination, StatusOutcome
 from prokos.resources.http_settings import HttpSettings
 from prokos.tde import BusinessError, FatalFailure, RetryableFailure
-from prokos.tde.http_fields import MISSING, find
+from prokos.tde.http.fields import MISSING, find
 from unit.http_bench import Service, call, serving
 
 

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from prokos.resources.http_limits import CircuitBreaker
 from prokos.resources.http_settings import HttpSettings
 from prokos.tde import BusinessError, FatalFailure, RetryableFailure
-from prokos.tde.http_breaker import Breaker
-from prokos.tde.http_failures import CircuitOpenFailure, ServiceFailure
+from prokos.tde.http.breaker import Breaker
+from prokos.tde.http.failures import CircuitOpenFailure, ServiceFailure
 from unit.http_bench import Service, call, context, executing, serving
 
 FAST = {"tries": 3, "initial": "1ms", "maximum": "2ms"}

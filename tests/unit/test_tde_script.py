@@ -103,7 +103,7 @@ async def test_an_exception_is_tried_again_with_the_scripts_own_traceback() -> N
     assert message.startswith("the script exited with code 1: Traceback")
     assert "return 1 / input['n']" in message
     assert message.endswith("ZeroDivisionError: division by zero")
-    assert "script_python" not in message
+    assert "tde/script" not in message
 
 
 async def test_a_syntax_error_is_fatal() -> None:

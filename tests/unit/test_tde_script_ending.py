@@ -150,7 +150,7 @@ from pathlib import Path
 import structlog
 from prokos.resources.script_settings import ScriptSettings
 from prokos.tde import Context, Environment
-from prokos.tde.script import ScriptExecutor
+from prokos.tde.script.executor import ScriptExecutor
 
 async def main():
     tempfile.tempdir = sys.argv[1]

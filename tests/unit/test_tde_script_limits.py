@@ -112,7 +112,7 @@ async def test_descriptors_run_out_for_the_script_alone() -> None:
 
 
 def test_signals_of_the_limits_are_distinct() -> None:
-    from prokos.tde.script_limits import SIGNALS
+    from prokos.tde.script.limits import SIGNALS
 
     assert len(set(SIGNALS.values())) == len(SIGNALS)
     assert signal.SIGTERM not in SIGNALS.values()

@@ -21,7 +21,8 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from prokos.resources.script_settings import ScriptSettings
-from prokos.tde import BusinessError, FatalFailure, RetryableFailure, Secrets, script_workspace
+from prokos.tde import BusinessError, FatalFailure, RetryableFailure, Secrets
+from prokos.tde.script import workspace as script_workspace
 from unit.script_bench import context, eventually, executing, marker, processes, scratch_root
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def test_refuses_names_of_files_that_lead_elsewhere(name: str) -> None:
 
 def test_an_undeclared_secret_stops_the_worker_before_any_task() -> None:
     from prokos.tde import Environment
-    from prokos.tde.script import ScriptExecutor
+    from prokos.tde.script.executor import ScriptExecutor
 
     settings = ScriptSettings(command=["true"], secret_files={"a": "unknown"})
     with pytest.raises(FatalFailure, match="secret 'unknown' is not declared"):
@@ -249,8 +250,9 @@ from datetime import timedelta
 from pathlib import Path
 import structlog
 from prokos.resources.script_settings import ScriptSettings
-from prokos.tde import Context, Environment, Secrets, script_workspace
-from prokos.tde.script import ScriptExecutor
+from prokos.tde import Context, Environment, Secrets
+from prokos.tde.script import workspace as script_workspace
+from prokos.tde.script.executor import ScriptExecutor
 
 async def main():
     tempfile.tempdir = sys.argv[1]

@@ -16,9 +16,10 @@ from structlog.testing import capture_logs
 from prokos.processes import check_manifests
 from prokos.resources import TaskExecutor
 from prokos.resources.script_settings import ScriptSettings, size_in_bytes
-from prokos.tde import Context, Environment, FatalFailure, RetryableFailure, script
-from prokos.tde.script import ScriptExecutor
-from prokos.tde.script_program import MAX_ARGUMENT, build_argument
+from prokos.tde import Context, Environment, FatalFailure, RetryableFailure
+from prokos.tde.script import executor as script
+from prokos.tde.script.executor import ScriptExecutor
+from prokos.tde.script.program import MAX_ARGUMENT, build_argument
 from unit.script_bench import TASK, context, eventually, executing, marker, python, run, scratch_root, shell
 
 __all__ = ["marker", "scratch_root"]

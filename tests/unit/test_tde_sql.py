@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from prokos.tde.sql import SqlExecutor
+    from prokos.tde.sql.executor import SqlExecutor
 
 TABLE = "CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY, amount NUMERIC, note TEXT)"
 
@@ -222,7 +222,8 @@ async def test_a_cancelled_statement_stops_and_leaves_the_database_free(tmp_path
 
 
 def test_a_worker_does_without_the_orm() -> None:
-    program = "import sys, prokos.tde.sql, sqlalchemy.dialects.postgresql.psycopg, sqlalchemy.dialects.sqlite.pysqlite"
+    dialects = "sqlalchemy.dialects.postgresql.psycopg, sqlalchemy.dialects.sqlite.pysqlite"
+    program = f"import sys, prokos.tde.sql.executor, {dialects}"
     listing = "print(*({'sqlalchemy.orm', 'sqlalchemy.ext.asyncio'} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", f"{program}\n{listing}"], check=True, capture_output=True, text=True)
     assert loaded.stdout.strip() == ""

@@ -10,7 +10,7 @@ import pymysql
 import pytest
 
 from prokos.resources.sql_settings import SqlError
-from prokos.tde.sql_errors import business_rule, constraint, describe, details, hide_password, is_retryable
+from prokos.tde.sql.errors import business_rule, constraint, describe, details, hide_password, is_retryable
 
 
 def maria(number: int, message: str, sqlstate: str = "HY000", kind: Any = pymysql.OperationalError) -> Any:

@@ -11,9 +11,9 @@ from sqlalchemy import make_url
 
 from prokos.resources.sql_settings import SqlSettings, SqlTls
 from prokos.tde import Environment, FatalFailure, Secrets
-from prokos.tde.sql import SqlExecutor
-from prokos.tde.sql_tls import Tls
-from prokos.tde.sql_url import engine_url, is_local
+from prokos.tde.sql.executor import SqlExecutor
+from prokos.tde.sql.tls import Tls
+from prokos.tde.sql.url import engine_url, is_local
 
 
 @pytest.mark.parametrize("url", ["mssql://db/orders", "sqlite", "oracle://db"])

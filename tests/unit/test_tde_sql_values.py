@@ -12,10 +12,10 @@ from uuid import UUID
 import pytest
 
 from prokos.resources.sql_text import DATABASES
-from prokos.tde.sql_errors import hide_values
-from prokos.tde.sql_parameters import to_parameter
-from prokos.tde.sql_postgresql import read_interval
-from prokos.tde.sql_values import JsonText, converters, format_interval, parse_json, to_json
+from prokos.tde.sql.errors import hide_values
+from prokos.tde.sql.parameters import to_parameter
+from prokos.tde.sql.postgresql import read_interval
+from prokos.tde.sql.values import JsonText, converters, format_interval, parse_json, to_json
 
 
 @pytest.mark.parametrize(

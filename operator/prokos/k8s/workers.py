@@ -25,7 +25,7 @@ from prokos.k8s.network import executor_egress, hints_egress, host_egress, name_
 from prokos.k8s.pods import container, merged, pod_template
 from prokos.resources import API_VERSION
 from prokos.tde.deployment import build_worker_deployment
-from prokos.tde.script import SCRIPTS
+from prokos.tde.script.executor import SCRIPTS
 from prokos.tde.secrets import MOUNT
 
 if TYPE_CHECKING:

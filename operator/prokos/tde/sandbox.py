@@ -63,7 +63,7 @@ class Ended:
     tail: str
     """The last lines of standard error, or of standard output where that is empty."""
     limit: str | None = None
-    """The limit because of which it was ended, a field of `script_limits.Limits`."""
+    """The limit because of which it was ended, a field of `script.limits.Limits`."""
 
 
 class Sandbox:

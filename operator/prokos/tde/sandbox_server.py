@@ -1,6 +1,6 @@
 """The server of one worker that starts its programs, as the worker sees it.
 
-It is a child process, `script_server`, and is asked over a Unix socket. One that dies or gets stuck is replaced.
+It is a child process, `script.server`, and is asked over a Unix socket. One that dies or gets stuck is replaced.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CLOSING = 2.0
 ANSWER = 10.0
 """Seconds until a guardian answers, on a machine that is busy; later the server counts as stuck."""
 
-HARNESS = Path(__file__).with_name("script_harness.py")
+HARNESS = Path(__file__).with_name("script") / "harness.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Setup:
     """What holds for all programs of a sandbox."""
 
     limits: Mapping[str, float | None]
-    """The fields of `script_limits.Limits`: bytes, seconds and numbers."""
+    """The fields of `script.limits.Limits`: bytes, seconds and numbers."""
     python: str | None = None
     """Text of the Python script that will be run, so that it is compiled once."""
     name: str = "script.py"

@@ -1,0 +1,1 @@
+"""Executors of type `grpc`: calls of gRPC services."""

@@ -1,0 +1,1 @@
+"""Executors of type `http`: calls of HTTP services."""

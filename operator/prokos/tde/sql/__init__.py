@@ -1,0 +1,1 @@
+"""Executors of type `sql`: statements on databases."""
