@@ -22,6 +22,9 @@ INVALID = 2
 NOT_RUNNING = 3
 """Exit code: there is no running system to ask."""
 
+PIPED_WIDTH = 100_000
+"""Characters of a row that goes to a file or another program: a row is one line there, however long."""
+
 
 class OutputFormat(enum.StrEnum):
     """How results are printed."""
@@ -58,7 +61,8 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], ou
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*(cell(row.get(field)) for field in columns))
-    Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200).print(table)
+    shown = sys.stdout.isatty()
+    Console(soft_wrap=not shown, width=None if shown else PIPED_WIDTH).print(table)
 
 
 def cell(value: Any) -> str:
