@@ -106,7 +106,7 @@ def dispatched(
     data: Any = None, *, late_ms: int = 5, lease: float = TDE_LEASE, tagged: TaggedTask | None = None, **changes: Any
 ) -> Job:
     """The job of a TDE that the PDO started, `late_ms` after the task was leased."""
-    variables = {"prokosTask": (tagged or task(PARENT)).to_variable(), "input": data or {}}
+    variables = {"prokosTask": {**(tagged or task(PARENT)).to_variable(), "input": data or {}}}
     deadline = LEASED_AT + late_ms + int(lease * 1000)
     values: dict[str, Any] = {"process": "tde-payer", "element": "Execute", "instance": TDE_INSTANCE, **changes}
     return job(TDE, tde_job_type("payer"), variables, deadline=deadline, **values)

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from prokos.engine import EngineUnavailableError, RejectedError
 from prokos.pdo.dispatch import build_variables, start_tde
 from prokos.resources import TaskExecutor
+from prokos.tde import TaggedTask
 from unit.builders import executor, task
 from unit.fake_engine import FakeEngine
 
 PACKING = executor("payer")
+MAPPING_OUTPUT = executor("payer", outputs=[{"source": "=paid", "target": "sum"}])
 MAPPING = executor("payer", inputs=[{"source": "=amount", "target": "sum"}])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -27,8 +29,17 @@ def built(with_executor: TaskExecutor, raw: str) -> dict[str, object]:
     return variables
 
 
-def test_packs_the_tasks_variables_into_one():
-    assert built(PACKING, '{"amount":1}') == {"prokosTask": task(7).to_variable(), "input": {"amount": 1}}
+def tag_with(data: object) -> dict[str, object]:
+    return {"prokosTask": {**task(7).to_variable(), "input": data}}
+
+
+def test_packs_the_tasks_variables_into_the_tag():
+    assert built(PACKING, '{"amount":1}') == tag_with({"amount": 1})
+    assert TaggedTask.from_variable(built(PACKING, '{"amount":1}')["prokosTask"]) == task(7)
+
+
+def test_packs_them_into_a_variable_of_their_own_for_an_executor_that_maps_its_output():
+    assert built(MAPPING_OUTPUT, '{"amount":1}') == {"prokosTask": task(7).to_variable(), "input": {"amount": 1}}
 
 
 def test_spreads_them_for_an_executor_that_maps_its_input():
@@ -45,7 +56,7 @@ VARIABLES = st.dictionaries(st.text().filter(lambda name: name != "prokosTask"),
 
 @given(VARIABLES)
 def test_any_variables_are_packed_whole(variables):
-    assert built(PACKING, json.dumps(variables)) == {"prokosTask": task(7).to_variable(), "input": variables}
+    assert built(PACKING, json.dumps(variables)) == tag_with(variables)
 
 
 @given(VARIABLES)
@@ -72,7 +83,7 @@ def test_a_variable_of_the_process_cannot_pass_for_the_tag(raw):
 async def test_starts_the_tde_by_a_message_that_is_unique_per_task():
     engine = FakeEngine()
     await start_tde(engine, task(7), PACKING, '{"amount":1}')
-    expected = {"prokosTask": task(7).to_variable(), "input": {"amount": 1}}
+    expected = tag_with({"amount": 1})
     assert engine.commands == [("publish", "prokos.tde.payer", "7", expected, False)]
 
 
@@ -80,7 +91,7 @@ async def test_publishes_again_with_the_mark_to_verify_when_the_answer_was_lost(
     engine = FakeEngine()
     engine.hiccups["publish"] = [EngineUnavailableError("connection reset")]
     await start_tde(engine, task(7), PACKING, "{}")
-    expected = {"prokosTask": replace(task(7), verify=True).to_variable(), "input": {}}
+    expected = {"prokosTask": {**replace(task(7), verify=True).to_variable(), "input": {}}}
     assert engine.commands == [("publish", "prokos.tde.payer", "7", expected, True)]
 
 

@@ -40,7 +40,7 @@ async def test_a_task_that_a_rule_claims_starts_its_tde(system):
     system.engine.offer(job(7, variables={"amount": 1}))
     await wait_until(lambda: system.started == ["7"])
     variables = system.engine.commands[0][3]
-    assert variables["input"] == {"amount": 1}
+    assert variables["prokosTask"]["input"] == {"amount": 1}
     assert variables["prokosTask"]["element_name"] == "Pay the order"
     assert system.pdo.flights.by_executor() == {"payer": 1}
 

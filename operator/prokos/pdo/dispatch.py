@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 def build_variables(task: TaggedTask, executor: TaskExecutor, raw_variables: str) -> str:
     """The TDE's variables as JSON text. The task's own are passed on unparsed, every digit as it came.
 
-    An executor with `inputs` mappings gets them side by side, as its FEEL expressions name them; any other gets
-    them packed into one variable, which costs the engine one record instead of one each.
+    An executor with `inputs` mappings gets them side by side, as its FEEL expressions name them; one with `outputs`
+    alone as one variable, `input`, which its expressions may name; any other within the tag. A variable costs the
+    engine two records.
     """
     tagged = to_json(task.to_variable())
+    if not executor.spec.inputs and not executor.spec.outputs:
+        return f'{{"prokosTask":{tagged[:-1]},"input":{raw_variables}}}}}'
     if not executor.spec.inputs:
         return f'{{"prokosTask":{tagged},"input":{raw_variables}}}'
     if '"prokosTask"' in raw_variables:

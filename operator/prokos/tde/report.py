@@ -32,7 +32,8 @@ TASK_VARIABLE = "prokosTask"
 """Variable of a dispatched TDE that holds its tagged task."""
 
 INPUT_VARIABLE = "input"
-"""Variable that holds the input, packed by the dispatcher or built by the executor's `inputs` mappings."""
+"""Field of the tagged task, or variable, that holds the input: packed by `prokos.pdo.dispatch` or built by the
+executor's `inputs` mappings."""
 
 OUTPUT_VARIABLE = "output"
 """Variable that the executor's `outputs` mappings build."""

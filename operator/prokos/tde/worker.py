@@ -224,6 +224,8 @@ class TdeWorker:
 
     def _input(self, variables: dict[str, Any], task: TaggedTask | None) -> Any:
         """What the executor gets: what the dispatcher or the mappings packed, or the caller's variables."""
+        if task and INPUT_VARIABLE in variables[TASK_VARIABLE]:
+            return variables[TASK_VARIABLE][INPUT_VARIABLE]
         if INPUT_VARIABLE in variables and (task or self.spec.inputs):
             return variables[INPUT_VARIABLE]
         return {name: value for name, value in variables.items() if name != TASK_VARIABLE}
