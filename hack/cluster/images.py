@@ -45,6 +45,8 @@ class Image:
     inputs: tuple[str, ...]
     example: str | None = None
     """Directory of the example it belongs to, whose image is built in that directory and has a tag of its own."""
+    base: str | None = None
+    """The image of ours that it is built on."""
 
     @property
     def dockerfile(self) -> Path:
@@ -102,6 +104,21 @@ def build(names: Sequence[str] = ()) -> dict[str, Path]:
         return {name: _archive(known[name]) for name in names or [image.name for image in IMAGES]}
 
 
+def load_executor(name: str, directory: Path) -> str:
+    """Build the image of an executor in Python as its Dockerfile says, make it known to the cluster, return its tag.
+
+    Raises:
+        ClusterError: It cannot be built, or there is no cluster.
+    """
+    build(["worker"])
+    image = Image(name, (str(directory),), str(directory), base="worker")
+    with (_directory() / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        archive = _archive(image)
+    cluster.import_archive(Node.chosen(), archive)
+    return image.tag
+
+
 def load(names: Sequence[str] = ()) -> None:
     """Build images, and make them known to the cluster that is up.
 
@@ -111,6 +128,10 @@ def load(names: Sequence[str] = ()) -> None:
     for name, archive in build(names).items():
         with step(f"loading the image {name}"):
             cluster.import_archive(Node.chosen(), archive)
+
+
+def _ours(name: str) -> Image:
+    return next(image for image in IMAGES if image.name == name)
 
 
 def _directory() -> Path:
@@ -142,7 +163,7 @@ def _digest(image: Image) -> str:
     """Changes when anything does that the image is made of."""
     digest = hashlib.sha256()
     for path in sorted(_files(image)):
-        digest.update(str(path.relative_to(REPOSITORY)).encode())
+        digest.update(str(path.relative_to(image.context)).encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -182,6 +203,8 @@ def _contexts(image: Image) -> dict[str, Path]:
 
 def _build_with_docker(image: Image, archive: Path) -> None:
     contexts = [f"--build-context={name}={path}" for name, path in _contexts(image).items()]
+    if image.base:
+        run("docker", "load", "--quiet", "--input", _archive(_ours(image.base)))
     run("docker", "build", "--quiet", "--file", image.dockerfile, "--tag", image.tag, *contexts, image.context)
     run("docker", "save", "--output", archive, image.tag)
 
@@ -200,6 +223,9 @@ def _build_with_buildah(image: Image, archive: Path) -> None:
             layers = []
         if not succeeds("buildah", *storage, "inspect", "--type", "image", BASE):
             _import_base(storage, base, environment)
+        if image.base:
+            built_on = f"docker-archive:{_archive(_ours(image.base))}"
+            run("buildah", *storage, "pull", "--quiet", built_on, environment=environment)
         mounts = [f"--volume={path}:{path}:ro" for path in FROM_MACHINE if Path(path).exists()]
         contexts = [f"--build-context={name}={path}" for name, path in _contexts(image).items()]
         run(

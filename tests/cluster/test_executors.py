@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from cluster.shop import NOOP_BPMN, OPERATOR, resource
+from prokos.cli.scaffold import new_executor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,6 +163,27 @@ def test_a_waiting_pod_is_replaced_when_its_executor_changes_and_is_gone_with_it
     finally:
         shop.kubectl("delete", "taskexecutor/waits", "processdefinition/waits")
     shop.until(lambda: not shop.pods("waits"), MADE, lambda: shop.pods("waits"))
+
+
+# --- an executor in Python, in an image of its own -------------------------------------------------------------
+
+
+def test_a_new_executor_becomes_an_image_that_does_its_tasks(shop: Shop, tmp_path: Path) -> None:
+    from hack.cluster import images
+
+    new_executor("rate", tmp_path)
+    tag = images.load_executor("rate", tmp_path)
+    # As its comments say for a cluster: without the path, and with the image.
+    manifest = yaml.safe_load((tmp_path / "rate.yaml").read_text())
+    del manifest["spec"]["python"]["path"]
+    manifest["spec"]["pod"] = {"image": tag}
+    process = resource("ProcessDefinition", "rate", {"bpmn": NOOP_BPMN.format(process="rate", job_type="rate")})
+    shop.apply(yaml.safe_dump(manifest), process)
+    try:
+        until_ready(shop, "rate", "rate")
+        assert variables(shop, "rate", {"amount": 25})["score"] == 0.25
+    finally:
+        shop.kubectl("delete", "taskexecutor/rate", "processdefinition/rate")
 
 
 # --- an image of somebody else's ------------------------------------------------------------------------------
