@@ -9,6 +9,7 @@ import pytest
 
 from helpers import wait_until
 from prokos.engine import Job, NotFoundError
+from prokos.pdo import service
 from prokos.tde.next_attempt import split_wait, wait_before
 from unit.builders import executor, job
 from unit.pdo_bench import System
@@ -55,17 +56,33 @@ async def test_a_short_wait_is_kept_here(tmp_path):
     pdo.stop()
 
 
-async def test_a_long_wait_is_a_lease_and_takes_no_slot(tmp_path):
+async def test_a_long_wait_takes_no_slot(tmp_path, monkeypatch):
+    monkeypatch.setattr(service, "HELD_SHARE", 1000)
+    system = System(tmp_path)
+    pdo = system.start(executor("payer", {"jobType": "pay"}))
+    system.engine.offer(failed(1, 0.3))
+    await wait_until(lambda: system.engine.named("extend") == [("extend", 1, 0.3 + pdo.lease)])
+    assert len(pdo.flights) == 0
+    # Its job is offered again by failing it, because the engine may miss the end of a lease.
+    over = ("fail", 1, "the wait before the next attempt is over", 2, 0)
+    await wait_until(lambda: system.engine.reports == [over])
+    assert system.started == []
+    # That is the attempt, and so is an offer after a lease that is lost.
+    system.engine.offer(failed(1, 0.3))
+    await wait_until(lambda: system.started == ["1"])
+    pdo.stop()
+
+
+async def test_a_pdo_that_stops_hands_back_what_waits_without_a_slot(tmp_path):
     system = System(tmp_path)
     pdo = system.start(executor("payer", {"jobType": "pay"}))
     system.engine.offer(failed(1, 300.0))
-    await wait_until(lambda: system.engine.named("extend") == [("extend", 1, 300.0)])
-    assert len(pdo.flights) == 0
-    assert system.started == []
-    # The lease is over, the engine offers it again: that is the attempt, and so is an offer after a lease that is lost.
-    system.engine.offer(failed(1, 300.0))
-    await wait_until(lambda: system.started == ["1"])
+    await wait_until(lambda: system.engine.named("extend"))
     pdo.stop()
+    await pdo.hand_back()
+    ((name, key, _, retries, left),) = system.engine.reports
+    assert (name, key, retries) == ("fail", 1, 2)
+    assert 290 < left <= 300.0
 
 
 async def test_a_pdo_that_stops_hands_back_what_it_holds(tmp_path):

@@ -11,10 +11,10 @@ import pytest
 
 from helpers import wait_until
 from prokos.engine import NotFoundError, PayloadTooLargeError, RejectedError, WrongStateError
-from prokos.tde import BusinessError, Context, FatalFailure, RetryableFailure
+from prokos.tde import BusinessError, Context, FatalFailure, RetryableFailure, worker
 from prokos.tde.lease import TDE_LEASE, VERIFY_AFTER_MS
 from prokos.tde.next_attempt import wait_before
-from prokos.tde.report import ASK_AGAIN, ASKS
+from prokos.tde.report import ASKS
 from unit.builders import LEASE_MS, task
 from unit.tde_bench import PARENT, TDE, TDE_INSTANCE, Bench, called, dispatched
 
@@ -270,14 +270,19 @@ async def test_a_task_that_ended_before_is_not_executed_and_its_tde_cancelled():
     assert bench.hints.sent == [(PARENT, "gone")]
 
 
-async def test_a_task_whose_lease_is_over_for_a_moment_is_asked_for_again_by_the_same_tde():
+async def test_a_task_whose_lease_is_over_for_a_moment_is_asked_for_again_by_the_same_tde(monkeypatch):
+    monkeypatch.setattr(worker, "ASK_AGAIN", 0.01)
     bench = Bench(succeed)
     bench.engine.refusals["extend", PARENT] = WrongStateError("it is not active")
     given = dispatched(tagged=task(PARENT, verify=True))
+    put_back = [
+        ("extend", TDE, TDE_LEASE + 0.01),
+        ("fail", TDE, "the task's lease was over; it is asked for again", 3, 0),
+    ]
     async with bench.running():
         for asked in range(1, ASKS + 1):
             bench.engine.offer(given)
-            await wait_until(lambda: bench.engine.commands == [("extend", TDE, ASK_AGAIN)] * asked)  # noqa: B023
+            await wait_until(lambda: bench.engine.commands == put_back * asked)  # noqa: B023
         assert bench.hints.sent == []
         # Offered again after that time, while no PDO has the task: the TDE ends.
         bench.engine.offer(given)
@@ -288,13 +293,24 @@ async def test_a_task_whose_lease_is_over_for_a_moment_is_asked_for_again_by_the
 
 async def test_the_wait_before_the_next_attempt_of_a_direct_call_is_kept_once():
     bench = Bench(succeed)
-    failed = called({"amount": 1, **wait_before(2, 30.0)}, retries=2)
+    failed = called({"amount": 1, **wait_before(2, 0.05)}, retries=2)
     async with bench.running():
         bench.engine.offer(failed)
-        await wait_until(lambda: bench.engine.commands == [("extend", TDE, 30.0)])
+        over = ("fail", TDE, "the wait before the next attempt is over", 2, 0)
+        await wait_until(lambda: bench.engine.commands == [("extend", TDE, 0.05 + TDE_LEASE), over])
         bench.engine.offer(failed)
-        await wait_until(lambda: bench.engine.reports == [("complete", TDE, {"paid": 1})])
+        await wait_until(lambda: bench.engine.named("complete") == [("complete", TDE, {"paid": 1})])
     assert bench.executor.inputs == [{"amount": 1}]
+
+
+async def test_a_worker_that_stops_hands_back_what_waits_there():
+    bench = Bench(succeed)
+    async with bench.running():
+        bench.engine.offer(called(wait_before(2, 300.0), retries=2))
+        await wait_until(lambda: bench.engine.commands == [("extend", TDE, 300.0 + TDE_LEASE)])
+    ((name, key, _, retries, rest),) = bench.engine.reports
+    assert (name, key, retries) == ("fail", TDE, 2)
+    assert 0 < rest <= 300.0
 
 
 def test_a_second_execution_always_asks_for_its_task():

@@ -20,7 +20,7 @@ from prokos.pdo.flight import InFlight
 from prokos.pdo.journal import Journal
 from prokos.pdo.tagging import element_of, tag
 from prokos.router import ROUTE_MESSAGE, Decision, Element, Refused, decide, element_variable
-from prokos.tde.next_attempt import Waits, split_wait, wait_before
+from prokos.tde.next_attempt import HAND_BACK, Waits, split_wait, wait_before
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -41,10 +41,7 @@ ASK_AGAIN = 10.0
 """Seconds after which a route that tasks still wait for is requested again: a request, or its outcome, may be lost."""
 
 HELD_SHARE = 3
-"""A wait between attempts that is longer than a lease divided by this is left to the engine, as a lease."""
-
-HAND_BACK = 2.0
-"""Seconds a PDO that stops has for handing back tasks; the others come when their leases are over."""
+"""A wait between attempts that is longer than a lease divided by this takes no slot."""
 
 SHARD_KEPT = 15.0
 """Seconds a shard is scanned after its last beat here: its next beat may be served by another replica."""
@@ -89,11 +86,11 @@ class Pdo:
         self._waiting: dict[Element, list[_Waiting]] = {}
         self._requested: dict[Element, float] = {}
         self._taken = Taken[int](time.monotonic())
-        self._waits = Waits()
+        self._waits = Waits(client, self.lease)
         self._limit = asyncio.Semaphore(DISPATCH_CONCURRENCY)
         self._dispatches: set[asyncio.Task[None]] = set()
         self._held: set[asyncio.Task[None]] = set()
-        """Tasks whose wait is kept here."""
+        """Tasks that wait here in their slots."""
 
     # --- the registry -----------------------------------------------------------------------------------------
 
@@ -161,7 +158,7 @@ class Pdo:
         self._waiting.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAND_BACK):
-                await asyncio.gather(*routing, *self._held, return_exceptions=True)
+                await asyncio.gather(*routing, *self._held, self._waits.hand_back(), return_exceptions=True)
 
     async def _offer(self, job: Job, wait: float) -> None:
         if not self.client.losses.doubts(job):
@@ -219,7 +216,7 @@ class Pdo:
         return task
 
     async def _postpone(self, job: Job, task: TaggedTask, wait: float) -> None:
-        """Keep the wait before an attempt: a short one here, a longer one as a lease, which takes no slot."""
+        """Keep the wait before an attempt: a short one in its slot, a longer one beside."""
         self.journal.waits(task.job_key, wait)
         if wait <= self.lease / HELD_SHARE:
             # Apart from what is dispatched now, of which there may be only so much at a time.
@@ -228,8 +225,7 @@ class Pdo:
             held.add_done_callback(self._held.discard)
             return
         self.flights.remove(task.job_key)
-        with contextlib.suppress(NotFoundError, RejectedError):
-            await self.client.extend_lease(task.job_key, wait)
+        self._waits.keep(job, wait, "the wait before the next attempt is over")
 
     async def _later(self, job: Job, task: TaggedTask, wait: float) -> None:
         due = time.monotonic() + wait

@@ -7,18 +7,23 @@ that a process calls itself.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from prokos.engine import to_json
+from prokos.engine import NotFoundError, RejectedError, to_json
 from prokos.engine.taken import Taken
 
 if TYPE_CHECKING:
-    from prokos.engine import Job
+    from prokos.engine import EngineClient, Job
 
 WAIT_VARIABLE = "prokosWait"
 """Local variable of a failed job; neither its executor nor its process gets to see it."""
+
+HAND_BACK = 2.0
+"""Seconds a process that stops has for handing back jobs; the others come when their leases are over."""
 
 
 def wait_before(retries: int, seconds: float) -> dict[str, Any]:
@@ -44,15 +49,19 @@ def split_wait(job: Job) -> tuple[Job, float]:
 
 
 class Waits:
-    """The waits that were kept here, so that none is kept twice."""
+    """The waits that are kept here, each once, and without a slot."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: EngineClient, lease: float) -> None:
+        """Args: the engine; seconds after which a job comes again whose wait ended with this process."""
+        self._client = client
+        self._lease = lease
         self._kept = Taken[tuple[int, int, int]](time.monotonic())
+        self._waiting: set[asyncio.Task[None]] = set()
 
     def is_due(self, job: Job, seconds: float, times: int = 1) -> bool:
         """Whether an attempt need not wait, or has waited: an offer after a lease that was lost waits no second time.
 
-        The caller keeps the wait of one that is not due. An attempt may have to wait several times.
+        The caller has the wait of one that is not due kept. An attempt may have to wait several times.
         """
         waits = [(job.key, job.retries, number) for number in range(times)]
         left = [wait for wait in waits if wait not in self._kept]
@@ -60,3 +69,39 @@ class Waits:
             return True
         self._kept.add(left[0], time.monotonic())
         return False
+
+    def keep(self, job: Job, seconds: float, message: str) -> None:
+        """Have the engine offer a job again after a time; it keeps its place. The message is for people.
+
+        It is failed with the attempts it has. A short lease in place of that would do until the engine misses its end
+        (docs/decisions/0017); it is what is left if this process dies.
+        """
+        waiting = asyncio.create_task(self._keep(job, seconds, message))
+        self._waiting.add(waiting)
+        waiting.add_done_callback(self._waiting.discard)
+
+    async def _keep(self, job: Job, seconds: float, message: str) -> None:
+        due = time.monotonic() + seconds
+        try:
+            await self._client.extend_lease(job.key, seconds + self._lease)
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            await self._offer(job, due - time.monotonic(), message)
+            raise
+        except (NotFoundError, RejectedError):
+            return
+        await self._offer(job, 0.0, message)
+
+    async def _offer(self, job: Job, rest: float, message: str) -> None:
+        if self._client.losses.doubts(job):
+            return
+        with contextlib.suppress(NotFoundError, RejectedError):
+            await self._client.fail_job(job.key, message, retries=job.retries, variables=wait_before(job.retries, rest))
+
+    async def hand_back(self) -> None:
+        """Offer the jobs that wait here to others, with the rest of their wait."""
+        for waiting in self._waiting:
+            waiting.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_BACK):
+                await asyncio.gather(*self._waiting, return_exceptions=True)

@@ -10,7 +10,6 @@ directly has no parent job: the outcome goes to its own job, and from there to t
 
 from __future__ import annotations
 
-import contextlib
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +39,7 @@ OUTPUT_VARIABLE = "output"
 
 ASK_AGAIN = 1.5
 """Seconds after which a TDE asks again for a task whose lease is over. A PDO takes that task within two seconds, unless
-it is dead; the engine looks once a second whose time has come."""
+it is dead."""
 
 ASKS = 3
 """Times a TDE asks again. It may meet the moment between two leases more than once."""
@@ -158,9 +157,3 @@ async def renew_parent(client: EngineClient, task: TaggedTask) -> Parent:
     except RejectedError:
         return Parent.UNLEASED
     return Parent.LEASED
-
-
-async def put_back(client: EngineClient, job: Job, seconds: float) -> None:
-    """Have the engine offer a TDE's job again after a time; until then it takes no slot, and it keeps its place."""
-    with contextlib.suppress(NotFoundError, RejectedError):
-        await client.extend_lease(job.key, seconds)

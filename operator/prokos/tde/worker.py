@@ -32,7 +32,6 @@ from prokos.tde.report import (
     Parent,
     end_tde,
     not_accepted,
-    put_back,
     renew_parent,
     report,
     report_to_parent,
@@ -91,7 +90,7 @@ class TdeWorker:
         self._attempts: set[asyncio.Task[None]] = set()
         self._working: set[int] = set()
         """Keys of the jobs that are worked on."""
-        self._waits = Waits()
+        self._waits = Waits(client, lease)
         self._used = asyncio.Event()
         """The one task of a worker that is used once has ended."""
         self._output_ended = asyncio.Event()
@@ -123,7 +122,7 @@ class TdeWorker:
                 await asyncio.wait(self._attempts, timeout=grace)
             for attempt in self._attempts:
                 attempt.cancel()
-            await asyncio.gather(*self._attempts, return_exceptions=True)
+            await asyncio.gather(*self._attempts, self._waits.hand_back(), return_exceptions=True)
             for result in ended:
                 if isinstance(result, Exception):
                     raise result
@@ -168,7 +167,7 @@ class TdeWorker:
     async def _execute_job(self, job: Job) -> None:
         job, wait = split_wait(job)
         if not self._waits.is_due(job, wait):
-            await put_back(self.client, job, wait)
+            self._waits.keep(job, wait, "the wait before the next attempt is over")
             return
         variables = job.variables
         task = _tagged(variables)
@@ -177,7 +176,7 @@ class TdeWorker:
         if task and (resumes or must_verify(task, job, self.lease)):
             parent = await renew_parent(self.client, task)
             if parent is Parent.UNLEASED and not resumes and not self._waits.is_due(job, ASK_AGAIN, ASKS):
-                await put_back(self.client, job, ASK_AGAIN)
+                self._waits.keep(job, ASK_AGAIN, "the task's lease was over; it is asked for again")
                 return
             # A result that has come is reported, whatever PDO has the task just now.
             if parent is Parent.GONE or (parent is Parent.UNLEASED and not resumes):
