@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from prokos.engine import NotFoundError, RejectedError, to_json
+from prokos.engine import EngineError, to_json
 from prokos.engine.taken import Taken
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ class Waits:
         It is failed with the attempts it has. A short lease in place of that would do until the engine misses its end
         (docs/decisions/0017); it is what is left if this process dies.
         """
-        waiting = asyncio.create_task(self._keep(job, seconds, message))
+        # Not its variables: many jobs may wait, and some for hours.
+        waiting = asyncio.create_task(self._keep(replace(job, raw_variables="{}"), seconds, message))
         self._waiting.add(waiting)
         waiting.add_done_callback(self._waiting.discard)
 
@@ -88,14 +89,15 @@ class Waits:
         except asyncio.CancelledError:
             await self._offer(job, due - time.monotonic(), message)
             raise
-        except (NotFoundError, RejectedError):
+        except EngineError:
+            # It has ended, or comes when its lease is over.
             return
         await self._offer(job, 0.0, message)
 
     async def _offer(self, job: Job, rest: float, message: str) -> None:
         if self._client.losses.doubts(job):
             return
-        with contextlib.suppress(NotFoundError, RejectedError):
+        with contextlib.suppress(EngineError):
             await self._client.fail_job(job.key, message, retries=job.retries, variables=wait_before(job.retries, rest))
 
     async def hand_back(self) -> None:
