@@ -83,7 +83,7 @@ def version() -> str:
 
 def tag(name: str) -> str:
     """The name in a cluster of one of our images."""
-    return next(image.tag for image in (*IMAGES, *EXAMPLES) if image.name == name)
+    return _known(name).tag
 
 
 def build(names: Sequence[str] = ()) -> dict[str, Path]:
@@ -130,8 +130,8 @@ def load(names: Sequence[str] = ()) -> None:
             cluster.import_archive(Node.chosen(), archive)
 
 
-def _ours(name: str) -> Image:
-    return next(image for image in IMAGES if image.name == name)
+def _known(name: str) -> Image:
+    return next(image for image in (*IMAGES, *EXAMPLES) if image.name == name)
 
 
 def _directory() -> Path:
@@ -161,7 +161,7 @@ def _archive(image: Image) -> Path:
 
 def _digest(image: Image) -> str:
     """Changes when anything does that the image is made of."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(_digest(_known(image.base)).encode() if image.base else b"")
     for path in sorted(_files(image)):
         digest.update(str(path.relative_to(image.context)).encode())
         digest.update(path.read_bytes())
@@ -204,7 +204,7 @@ def _contexts(image: Image) -> dict[str, Path]:
 def _build_with_docker(image: Image, archive: Path) -> None:
     contexts = [f"--build-context={name}={path}" for name, path in _contexts(image).items()]
     if image.base:
-        run("docker", "load", "--quiet", "--input", _archive(_ours(image.base)))
+        run("docker", "load", "--quiet", "--input", _archive(_known(image.base)))
     run("docker", "build", "--quiet", "--file", image.dockerfile, "--tag", image.tag, *contexts, image.context)
     run("docker", "save", "--output", archive, image.tag)
 
@@ -224,7 +224,7 @@ def _build_with_buildah(image: Image, archive: Path) -> None:
         if not succeeds("buildah", *storage, "inspect", "--type", "image", BASE):
             _import_base(storage, base, environment)
         if image.base:
-            built_on = f"docker-archive:{_archive(_ours(image.base))}"
+            built_on = f"docker-archive:{_archive(_known(image.base))}"
             run("buildah", *storage, "pull", "--quiet", built_on, environment=environment)
         mounts = [f"--volume={path}:{path}:ro" for path in FROM_MACHINE if Path(path).exists()]
         contexts = [f"--build-context={name}={path}" for name, path in _contexts(image).items()]

@@ -26,20 +26,7 @@ def one_task(
 ) -> str:
     """A process of one service task; with `error` a boundary event catches that code and sets `caught`."""
     listed = "".join(f'<zeebe:header key="{key}" value="{value}"/>' for key, value in (headers or {}).items())
-    caught = (
-        """
-        <bpmn:boundaryEvent id="Caught" attachedToRef="Task">
-          <bpmn:extensionElements><zeebe:ioMapping>
-            <zeebe:output source="=reason" target="caught"/>
-          </zeebe:ioMapping></bpmn:extensionElements>
-          <bpmn:outgoing>f3</bpmn:outgoing>
-          <bpmn:errorEventDefinition id="CaughtDefinition" errorRef="Error"/>
-        </bpmn:boundaryEvent>
-        <bpmn:sequenceFlow id="f3" sourceRef="Caught" targetRef="EndCaught"/>
-        <bpmn:endEvent id="EndCaught"><bpmn:incoming>f3</bpmn:incoming></bpmn:endEvent>"""
-        if error
-        else ""
-    )
+    caught = _caught_at("Task") if error else ""
     declared = f'<bpmn:error id="Error" errorCode="{error}"/>' if error else ""
     return HEAD + textwrap.dedent(f"""\
         <bpmn:process id="{process}" isExecutable="true">
@@ -58,6 +45,40 @@ def one_task(
         {declared}
         </bpmn:definitions>
         """)
+
+
+def calling(process: str, tde: str) -> str:
+    """A process that calls a TDE; a boundary event catches the error REJECTED and sets `caught`."""
+    return HEAD + textwrap.dedent(f"""\
+        <bpmn:process id="{process}" isExecutable="true">
+          <bpmn:startEvent id="Start"><bpmn:outgoing>f1</bpmn:outgoing></bpmn:startEvent>
+          <bpmn:sequenceFlow id="f1" sourceRef="Start" targetRef="Call"/>
+          <bpmn:callActivity id="Call">
+            <bpmn:extensionElements>
+              <zeebe:calledElement processId="tde-{tde}" propagateAllChildVariables="true"/>
+            </bpmn:extensionElements>
+            <bpmn:incoming>f1</bpmn:incoming><bpmn:outgoing>f2</bpmn:outgoing>
+          </bpmn:callActivity>
+          <bpmn:sequenceFlow id="f2" sourceRef="Call" targetRef="End"/>
+          <bpmn:endEvent id="End"><bpmn:incoming>f2</bpmn:incoming></bpmn:endEvent>{_caught_at("Call")}
+        </bpmn:process>
+        <bpmn:error id="Error" errorCode="REJECTED"/>
+        </bpmn:definitions>
+        """)
+
+
+def _caught_at(element: str) -> str:
+    """A boundary event that catches the error and sets `caught`."""
+    return f"""
+        <bpmn:boundaryEvent id="Caught" attachedToRef="{element}">
+          <bpmn:extensionElements><zeebe:ioMapping>
+            <zeebe:output source="=reason" target="caught"/>
+          </zeebe:ioMapping></bpmn:extensionElements>
+          <bpmn:outgoing>f3</bpmn:outgoing>
+          <bpmn:errorEventDefinition id="CaughtDefinition" errorRef="Error"/>
+        </bpmn:boundaryEvent>
+        <bpmn:sequenceFlow id="f3" sourceRef="Caught" targetRef="EndCaught"/>
+        <bpmn:endEvent id="EndCaught"><bpmn:incoming>f3</bpmn:incoming></bpmn:endEvent>"""
 
 
 def python_executor(name: str, source: str, *, job_type: str | None = None, **spec: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.devsystem import DevSystem
-from engine.samples import HEAD, python_executor, write
+from engine.samples import calling, python_executor, write
 
 SOURCES = {
     "double": "def main(input):\n    return {'doubled': input['n'] * 2}\n",
@@ -26,38 +26,6 @@ SOURCES = {
 }
 WAIT = 1.0
 """Seconds between attempts."""
-
-
-def calling(process: str, tde: str) -> str:
-    """A process that calls a TDE; a boundary event catches the error REJECTED and sets `caught`."""
-    return (
-        HEAD
-        + f"""\
-<bpmn:process id="{process}" isExecutable="true">
-  <bpmn:startEvent id="Start"><bpmn:outgoing>f1</bpmn:outgoing></bpmn:startEvent>
-  <bpmn:sequenceFlow id="f1" sourceRef="Start" targetRef="Call"/>
-  <bpmn:callActivity id="Call">
-    <bpmn:extensionElements>
-      <zeebe:calledElement processId="tde-{tde}" propagateAllChildVariables="true"/>
-    </bpmn:extensionElements>
-    <bpmn:incoming>f1</bpmn:incoming><bpmn:outgoing>f2</bpmn:outgoing>
-  </bpmn:callActivity>
-  <bpmn:boundaryEvent id="Caught" attachedToRef="Call">
-    <bpmn:extensionElements><zeebe:ioMapping>
-      <zeebe:output source="=reason" target="caught"/>
-    </zeebe:ioMapping></bpmn:extensionElements>
-    <bpmn:outgoing>f3</bpmn:outgoing>
-    <bpmn:errorEventDefinition id="CaughtDefinition" errorRef="Error"/>
-  </bpmn:boundaryEvent>
-  <bpmn:sequenceFlow id="f2" sourceRef="Call" targetRef="End"/>
-  <bpmn:sequenceFlow id="f3" sourceRef="Caught" targetRef="EndCaught"/>
-  <bpmn:endEvent id="End"><bpmn:incoming>f2</bpmn:incoming></bpmn:endEvent>
-  <bpmn:endEvent id="EndCaught"><bpmn:incoming>f3</bpmn:incoming></bpmn:endEvent>
-</bpmn:process>
-<bpmn:error id="Error" errorCode="REJECTED"/>
-</bpmn:definitions>
-"""
-    )
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pytest
 
 from engine.conftest import Broker
 from engine.devsystem import PROKOS, DevSystem, wait_until
-from engine.samples import HEAD, one_task, write
+from engine.samples import calling, one_task, write
 
 SECRET = "PLANTED-callback-secret"
 
@@ -77,26 +77,6 @@ def post(url: str, body: Any) -> int:
         return int(response.status)
 
 
-CALLS_ITSELF = (
-    HEAD
-    + """\
-<bpmn:process id="cb-itself" isExecutable="true">
-  <bpmn:startEvent id="Start"><bpmn:outgoing>f1</bpmn:outgoing></bpmn:startEvent>
-  <bpmn:sequenceFlow id="f1" sourceRef="Start" targetRef="Call"/>
-  <bpmn:callActivity id="Call">
-    <bpmn:extensionElements>
-      <zeebe:calledElement processId="tde-cb-plain" propagateAllChildVariables="true"/>
-    </bpmn:extensionElements>
-    <bpmn:incoming>f1</bpmn:incoming><bpmn:outgoing>f2</bpmn:outgoing>
-  </bpmn:callActivity>
-  <bpmn:sequenceFlow id="f2" sourceRef="Call" targetRef="End"/>
-  <bpmn:endEvent id="End"><bpmn:incoming>f2</bpmn:incoming></bpmn:endEvent>
-</bpmn:process>
-</bpmn:definitions>
-"""
-)
-
-
 def executor(name: str, service: LongService, timeout: str = "1h", **spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "prokos.io/v1alpha1",
@@ -141,7 +121,7 @@ def dev(engine_address: str, service: LongService, tmp_path_factory: pytest.Temp
             "cb-plain": one_task("cb-plain", "cb-plain", error="REFUSED"),
             "cb-mapped": one_task("cb-mapped", "cb-mapped"),
             "cb-short": one_task("cb-short", "cb-short", retries=2),
-            "cb-itself": CALLS_ITSELF,
+            "cb-itself": calling("cb-itself", "cb-plain"),
         },
         resources=[
             executor("cb-plain", service),

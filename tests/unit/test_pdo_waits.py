@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from helpers import wait_until
 from prokos.engine import Job, NotFoundError
 from prokos.pdo import service
-from prokos.tde.next_attempt import split_wait, wait_before
+from prokos.tde.next_attempt import Waits, split_wait, wait_before
 from unit.builders import executor, job
+from unit.fake_engine import FakeEngine
 from unit.pdo_bench import System
 
 
@@ -41,6 +43,33 @@ def test_a_variable_of_the_processs_own_stays(own):
 
 def test_an_incident_and_no_wait_need_no_variable():
     assert wait_before(0, 5.0) == wait_before(2, 0.0) == {}
+
+
+class Recording(FakeEngine):
+    """Keeps the variables that jobs are failed with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: list[Any] = []
+
+    async def fail_job(self, key, message, *, retries, variables=None):
+        self.left.append(variables)
+        await super().fail_job(key, message, retries=retries, variables=variables)
+
+
+async def test_a_wait_that_is_over_is_over_for_everybody():
+    # However long it was: who kept it has forgotten, and it may be another process that is offered the job.
+    engine = Recording()
+    waiting, seconds = split_wait(failed(1, 0.01))
+    Waits(engine, 30.0).keep(waiting, seconds, "over")
+    await wait_until(lambda: engine.left)
+    # The engine keeps the variables of the failure before, unless they are said anew.
+    kept = {"amount": 1, **wait_before(2, 3600.0), **engine.left[0]}
+    offered = replace(waiting, raw_variables=json.dumps(kept))
+    given, seconds = split_wait(offered)
+    assert seconds == 0
+    assert Waits(engine, 30.0).is_due(given, seconds)
+    assert json.loads(given.raw_variables) == {"amount": 1}
 
 
 async def test_a_short_wait_is_kept_here(tmp_path):

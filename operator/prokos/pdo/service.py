@@ -43,6 +43,9 @@ ASK_AGAIN = 10.0
 HELD_SHARE = 3
 """A wait between attempts that is longer than a lease divided by this takes no slot."""
 
+STOPPED = "the PDO was stopped"
+"""Why a task is offered again that was not dispatched yet."""
+
 SHARD_KEPT = 15.0
 """Seconds a shard is scanned after its last beat here: its next beat may be served by another replica."""
 
@@ -154,15 +157,12 @@ class Pdo:
         """Offer what is not dispatched yet to other replicas, or to the PDO that comes next."""
         for task in self._held:
             task.cancel()
-        routing = [self._offer(waiting.job, 0.0) for tasks in self._waiting.values() for waiting in tasks]
+        waiting = [each.job for tasks in self._waiting.values() for each in tasks]
         self._waiting.clear()
+        routing = [self._waits.offer(job, 0.0, STOPPED) for job in waiting]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAND_BACK):
                 await asyncio.gather(*routing, *self._held, self._waits.hand_back(), return_exceptions=True)
-
-    async def _offer(self, job: Job, wait: float) -> None:
-        if not self.client.losses.doubts(job):
-            await self._fail(job.key, "the PDO was stopped", retries=job.retries, wait=wait)
 
     def _stop(self, state: _Shard) -> None:
         for scan in state.scans.values():
@@ -232,7 +232,7 @@ class Pdo:
         try:
             await asyncio.sleep(wait)
         except asyncio.CancelledError:
-            await self._offer(job, due - time.monotonic())
+            await self._waits.offer(job, due - time.monotonic(), STOPPED)
             raise
         async with self._limit:
             if self.flights.holds(task) and not self.client.losses.doubts(job):
@@ -297,15 +297,13 @@ class Pdo:
             self.journal.update(task.job_key, "failed", message=str(error))
             # Nothing is wrong with the task: it comes again with all its attempts. (A start for a TDE that is not
             # deployed is no error to the engine; the task comes again when its lease is over.)
-            await self._fail(
-                task.job_key, f"cannot start the TDE of {decision.executor}: {error}", retries=task.retries
-            )
+            await self._fail(task, f"cannot start the TDE of {decision.executor}: {error}", retries=task.retries)
 
     async def _reject(self, task: TaggedTask, message: str) -> None:
         """Make an incident of a task that its executor cannot be given, however often it is tried."""
         self.flights.remove(task.job_key)
         self.journal.update(task.job_key, "incident", message=message)
-        await self._fail(task.job_key, message, retries=0)
+        await self._fail(task, message, retries=0)
 
     async def _await_route(self, element: Element, waiting: _Waiting) -> None:
         first = element not in self._waiting
@@ -351,13 +349,13 @@ class Pdo:
         left = max(task.retries - 1, 0) if refused.transient else 0
         self.journal.update(task.job_key, "failed" if left else "refused", message=refused.message)
         log.warning("task has no route", job=task.job_key, element=task.element_id, reason=refused.message)
-        await self._fail(task.job_key, refused.message, retries=left, wait=TRANSIENT)
+        await self._fail(task, refused.message, retries=left, wait=TRANSIENT)
 
-    async def _fail(self, key: int, message: str, *, retries: int, wait: float = 2.0) -> None:
+    async def _fail(self, task: TaggedTask, message: str, *, retries: int, wait: float = 2.0) -> None:
         try:
-            await self.client.fail_job(key, message, retries=retries, variables=wait_before(retries, wait))
+            await self.client.fail_job(task.job_key, message, retries=retries, variables=wait_before(retries, wait))
         except (NotFoundError, RejectedError):
-            log.info("task is gone", job=key)
+            log.info("task is gone", job=task.job_key)
 
 
 def shard_of(job_type: str, shards: int) -> int:

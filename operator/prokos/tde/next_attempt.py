@@ -63,12 +63,14 @@ class Waits:
 
         The caller has the wait of one that is not due kept. An attempt may have to wait several times.
         """
-        waits = [(job.key, job.retries, number) for number in range(times)]
-        left = [wait for wait in waits if wait not in self._kept]
-        if seconds == 0 or not left:
+        if seconds == 0:
             return True
-        self._kept.add(left[0], time.monotonic())
-        return False
+        for number in range(times):
+            wait = (job.key, job.retries, number)
+            if wait not in self._kept:
+                self._kept.add(wait, time.monotonic())
+                return False
+        return True
 
     def keep(self, job: Job, seconds: float, message: str) -> None:
         """Have the engine offer a job again after a time; it keeps its place. The message is for people.
@@ -87,18 +89,21 @@ class Waits:
             await self._client.extend_lease(job.key, seconds + self._lease)
             await asyncio.sleep(seconds)
         except asyncio.CancelledError:
-            await self._offer(job, due - time.monotonic(), message)
+            await self.offer(job, due - time.monotonic(), message)
             raise
         except EngineError:
             # It has ended, or comes when its lease is over.
             return
-        await self._offer(job, 0.0, message)
+        await self.offer(job, 0.0, message)
 
-    async def _offer(self, job: Job, rest: float, message: str) -> None:
+    async def offer(self, job: Job, rest: float, message: str) -> None:
+        """Offer a job with the rest of its wait to whoever takes it next, who need not be this process."""
         if self._client.losses.doubts(job):
             return
+        # Also a rest of 0 is said: what the job was failed with before is still there, and `_kept` forgets.
+        rest_said = {WAIT_VARIABLE: {"retries": job.retries, "seconds": max(rest, 0.0)}}
         with contextlib.suppress(EngineError):
-            await self._client.fail_job(job.key, message, retries=job.retries, variables=wait_before(job.retries, rest))
+            await self._client.fail_job(job.key, message, retries=job.retries, variables=rest_said)
 
     async def hand_back(self) -> None:
         """Offer the jobs that wait here to others, with the rest of their wait."""
