@@ -33,6 +33,9 @@ TDES: dict[str, dict[str, Any]] = {
     "awaiting": {"description": "", "inputs": [MAPPING], "outputs": [MAPPING], "awaits": True},
 }
 
+ENDING_WITH_EXECUTE = {"plain", "described", "inputs-only"}
+"""The TDEs in which nothing follows Execute: a dispatched task ends with it."""
+
 
 def render_tde(name: str, values: dict[str, Any]) -> str:
     environment = Environment(
@@ -238,13 +241,16 @@ def test_recursive_process_ends_with_a_message_that_is_a_job(name: str) -> None:
 def test_tde_is_input_execute_output(name: str) -> None:
     diagram = Diagram(DIAGRAMS[f"tde-{name}"])
     names = {node_id: node.attrib["name"] for node_id, node in diagram.nodes.items()}
-    assert names == {"Called": "Input", "Dispatched": "Input", "Execute": "Execute", "Output": "Output"}
+    expected = {"Called": "Input", "Dispatched": "Input", "Execute": "Execute", "Output": "Output"}
+    if name in ENDING_WITH_EXECUTE:
+        expected["ExecuteTask"] = "Execute, Output"
+    assert names == expected
     assert diagram.message_names == [f"prokos.tde.{name}"]
 
 
 @pytest.mark.parametrize("name", TDES)
 def test_output_of_a_tde_is_a_job_only_when_there_are_outputs(name: str) -> None:
-    expected = [f"prokos.tde.{name}"] * (2 if name == "awaiting" else 1)
+    expected = [f"prokos.tde.{name}"] * (2 if name in {"awaiting", *ENDING_WITH_EXECUTE} else 1)
     if TDES[name]["outputs"]:
         expected.append(f"prokos.tde.{name}.output")
     assert Diagram(DIAGRAMS[f"tde-{name}"]).job_types == expected
@@ -253,7 +259,10 @@ def test_output_of_a_tde_is_a_job_only_when_there_are_outputs(name: str) -> None
 @pytest.mark.parametrize("name", TDES)
 def test_tde_maps_what_the_executor_declares_and_nothing_else(name: str) -> None:
     diagram = Diagram(DIAGRAMS[f"tde-{name}"])
-    for node, prefix in (("Execute", "input"), ("Output", "output")):
+    nodes = [("Execute", "input"), ("Output", "output")]
+    if name in ENDING_WITH_EXECUTE:
+        nodes.append(("ExecuteTask", "input"))
+    for node, prefix in nodes:
         declared = TDES[name][f"{prefix}s"]
         # A mapping survives to the letter, line breaks included.
         assert diagram.mappings(node) == [("input", m["source"], f"{prefix}.{m['target']}") for m in declared]

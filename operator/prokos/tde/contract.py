@@ -12,7 +12,7 @@ the same in every attempt of a task.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter
@@ -82,7 +82,8 @@ class TaggedTask:
 
     def to_variable(self) -> dict[str, Any]:
         """The form in which the task travels as the TDE's variable `prokosTask`."""
-        return asdict(self)
+        # Made for every task: `dataclasses.asdict` copies each value, at a twentieth of the PDO's processor time.
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @classmethod
     def from_variable(cls, value: Mapping[str, Any]) -> Self:
