@@ -65,7 +65,7 @@ faults: setup ## Kill and pause everything under load, and check what is promise
 chaos: setup ## A random campaign of faults: 10 minutes, see hack/chaos.py --help
 	@$(BIN)/python hack/chaos.py
 
-bench: setup ## Figures: dispatched tasks beside a worker written by hand; 6 minutes, see benchmarks/README.md
+bench: setup ## Figures: dispatched tasks beside a worker written by hand; 6 to 14 minutes, see benchmarks/README.md
 	@$(BIN)/python hack/warm-engine.py
 	@$(BIN)/python -m benchmarks.bench
 
