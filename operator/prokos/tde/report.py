@@ -136,6 +136,15 @@ async def end_tde(client: EngineClient, job: Job, outcome: Outcome, variables: d
         log.debug("TDE has ended already", job=job.key)
 
 
+class Unreported(Enum):
+    """Why an attempt has no outcome of its own to tell."""
+
+    MAPPED = "mapped"
+    """The engine maps its output; the Output step reports what comes of it."""
+    GONE = "gone"
+    """Nobody waits for it any more."""
+
+
 class Parent(Enum):
     """What has become of the job that a TDE works for."""
 

@@ -30,6 +30,7 @@ from prokos.tde.report import (
     OUTPUT_VARIABLE,
     TASK_VARIABLE,
     Parent,
+    Unreported,
     end_tde,
     not_accepted,
     renew_parent,
@@ -182,22 +183,23 @@ class TdeWorker:
             if parent is Parent.GONE or (parent is Parent.UNLEASED and not resumes):
                 await self._give_up(job, task, log, f"the task does not wait for this TDE: it is {parent.value}")
                 return
-        started, ending = time.monotonic(), "stopped"
+        started = time.monotonic()
+        ending: str | None = "stopped"
         self.metrics.started()
         try:
             ending = await self._work(job, variables, task, log)
         finally:
             self.metrics.ended(ending, time.monotonic() - started)
         if self.single_use:
-            if self.spec.outputs and ending == Completed.kind:
+            if ending is None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._output_ended.wait(), LINGER)
             self._used.set()
 
     async def _work(
         self, job: Job, variables: dict[str, Any], task: TaggedTask | None, log: FilteringBoundLogger
-    ) -> str:
-        """Execute, report, and say in a word how it ended."""
+    ) -> str | None:
+        """Execute, report, and say in a word how it ended; None when the Output step is to say it."""
         started = time.monotonic()
         try:
             outcome = await self._attempt(job, task, variables)
@@ -215,11 +217,24 @@ class TdeWorker:
             raise
         reported = await self._report(job, task, outcome)
         duration = time.monotonic() - started
-        level = log.info if isinstance(reported or outcome, Completed | Awaiting) else log.warning
-        message = (reported or outcome).message or None
-        level("task ended", outcome=(reported or outcome).kind, message=message, seconds=round(duration, 4))
-        self._hint_outcome(task, reported, duration)
-        return (reported or outcome).kind
+        if reported is Unreported.MAPPED:
+            log.debug("the engine maps the output", seconds=round(duration, 4))
+            return None
+        return self._ended(task, reported, duration, log)
+
+    def _ended(
+        self, task: TaggedTask | None, reported: Outcome | Unreported, seconds: float, log: FilteringBoundLogger
+    ) -> str:
+        """Tell the log and the PDO how a task ended, and say it in a word."""
+        if isinstance(reported, Unreported):
+            reason = "the task ended before its outcome was reported"
+            log.info("attempt stopped", reason=reason)
+            self._hint(task, reported.value, reason, 0)
+            return reported.value
+        level = log.info if isinstance(reported, Completed | Awaiting) else log.warning
+        level("task ended", outcome=reported.kind, message=reported.message or None, seconds=round(seconds, 4))
+        self._hint_outcome(task, reported, seconds)
+        return reported.kind
 
     def _input(self, variables: dict[str, Any], task: TaggedTask | None) -> Any:
         """What the executor gets: what the dispatcher or the mappings packed, or the caller's variables."""
@@ -307,10 +322,11 @@ class TdeWorker:
         if path := changed_number_of(result, [mapping.source for mapping in self.spec.outputs]):
             raise FatalFailure(f"the engine's FEEL would change the output's number {path}: {BEYOND_FEEL}")
 
-    async def _report(self, job: Job, task: TaggedTask | None, outcome: Outcome) -> Outcome | None:
-        """Report an outcome, and say what became of it; None when it is not reported, or not yet."""
+    async def _report(self, job: Job, task: TaggedTask | None, outcome: Outcome) -> Outcome | Unreported:
+        """Report an outcome, and say what became of it."""
         if task is None:
-            return await self._report_to_caller(job, outcome)
+            called = await self._report_to_caller(job, outcome)
+            return Unreported.MAPPED if self.spec.outputs and isinstance(called, Completed) else called
         if isinstance(outcome, Awaiting):
             if await await_callback(self.client, job, task, outcome):
                 return outcome
@@ -322,7 +338,7 @@ class TdeWorker:
             except (RejectedError, ValueError) as error:
                 outcome = not_accepted(outcome, error)
             else:
-                return None
+                return Unreported.MAPPED
         if isinstance(outcome, Failed):
             # The next attempt may start as soon as this one is reported, and a TDE that has not ended would block it.
             await end_tde(self.client, job, outcome)
@@ -330,29 +346,29 @@ class TdeWorker:
         else:
             reported = await report_to_parent(self.client, task, outcome, self.spec.backoff)
             await end_tde(self.client, job, reported or outcome)
-        if reported is None:
-            self._hint(task, "gone", "the task ended before its outcome was reported", 0)
-        return reported
+        return reported or Unreported.GONE
 
-    async def _report_to_caller(self, job: Job, outcome: Outcome) -> Outcome | None:
+    async def _report_to_caller(self, job: Job, outcome: Outcome) -> Outcome | Unreported:
         """Give the outcome to the TDE's own job: a process called it directly."""
         with contextlib.suppress(NotFoundError, WrongStateError):
             return await report(self.client, job.key, job.retries, 0, outcome, self.spec.backoff)
-        return None
+        return Unreported.GONE
 
     async def _output_job(self, job: Job) -> None:
         """The Output step of an executor with `outputs`: report what the engine has mapped."""
-        variables = job.variables
+        started, variables = time.monotonic(), job.variables
         task = _tagged(variables)
+        log = self.log.bind(**_tags(task, job))
         output = Completed(variables.get(OUTPUT_VARIABLE) or {})
         if task is None:
-            await self._report_to_caller(job, output)
+            reported = await self._report_to_caller(job, output)
+            self.metrics.mapped(self._ended(task, reported, time.monotonic() - started, log))
             self._output_ended.set()
             return
         outcome = variables.get(OUTCOME_VARIABLE) or {}
         if outcome.get("kind") == Completed.kind:
-            reported = await report_to_parent(self.client, task, output, self.spec.backoff)
-            self._hint_outcome(task, reported, 0)
+            reported = await report_to_parent(self.client, task, output, self.spec.backoff) or Unreported.GONE
+            self.metrics.mapped(self._ended(task, reported, time.monotonic() - started, log))
         with contextlib.suppress(NotFoundError):
             await self.client.complete_job(job.key)
         self._output_ended.set()
@@ -375,8 +391,8 @@ class TdeWorker:
             whose = {"job": task.job_key, "retries": task.retries, "process": task.process_id}
             self.hints.send({**whose, "executor": self.name, "executing": self.lease})
 
-    def _hint_outcome(self, task: TaggedTask | None, reported: Outcome | None, seconds: float) -> None:
-        if task and reported:
+    def _hint_outcome(self, task: TaggedTask | None, reported: Outcome, seconds: float) -> None:
+        if task:
             exhausted = isinstance(reported, Failed) and retries_left(task.retries, reported) == 0
             self._hint(task, "incident" if exhausted else reported.kind, reported.message, seconds)
 
