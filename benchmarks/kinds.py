@@ -1,10 +1,11 @@
-"""One executor of each type, with a process for each: `one-python`, `one-script`, `one-http`, `one-grpc`, `one-sql`."""
+"""One executor of each type, with a process for each: `one-python`, `one-script` and so on, for each of `KINDS`."""
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from pathlib import Path
 
-KINDS = ("python", "script", "http", "grpc", "sql")
+KINDS = ("python", "script", "http", "grpc", "sql", "container")
 
 METHOD = "shop.Payments/Pay"
 """What the executor of type `grpc` calls; the message is the instance's variable `charge`."""
@@ -40,7 +41,7 @@ class Services:
     """What the executors call, on loopback."""
 
     http: str
-    """URL of a service that answers what it was sent."""
+    """URL of a service that answers what it was sent, and below it does what is asked of a `container`."""
     grpc: str
     """host:port of a server with `METHOD`."""
 
@@ -76,6 +77,7 @@ def executors(records: Path, services: Services, also: Iterable[str] = ()) -> li
         executor("http", "http", ["work-http"], http),
         executor("grpc", "grpc", ["work-grpc"], grpc),
         executor("sql", "sql", ["work-sql"], sql),
+        executor("container", "container", ["work-container"], {"image": "none", "port": urlsplit(services.http).port}),
     ]
 
 
@@ -93,8 +95,15 @@ async def _http_service() -> AsyncIterator[int]:
         sent = await request.json()
         return web.json_response({"done": sent.get("number")})
 
+    async def execute(request: web.Request) -> web.Response:
+        sent = await request.json()
+        return web.json_response({"output": {"done": sent["input"]["number"]}})
+
+    async def healthy(_: web.Request) -> web.Response:
+        return web.Response()
+
     app = web.Application()
-    app.add_routes([web.post("/", answer)])
+    app.add_routes([web.post("/", answer), web.post("/execute", execute), web.get("/healthz", healthy)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

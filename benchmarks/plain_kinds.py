@@ -51,6 +51,11 @@ async def main(address: str, directory: Path, url: str, grpc_address: str) -> No
         answer.raise_for_status()
         return answer.json()
 
+    async def by_container(number: int) -> Any:
+        answer = await client.post(f"{url}execute", json={"input": {"number": number}})
+        answer.raise_for_status()
+        return answer.json()["output"]
+
     async def over_grpc(charge: dict[str, Any]) -> dict[str, Any]:
         receipt = await pay(messages.charge(cents=charge["cents"]), timeout=10)
         return {"paymentId": receipt.payment_id, "cents": str(receipt.cents)}
@@ -63,7 +68,14 @@ async def main(address: str, directory: Path, url: str, grpc_address: str) -> No
         async with writing:
             return {"rowCount": await asyncio.to_thread(insert, number)}
 
-    tasks = {"python": in_python, "script": in_a_script, "http": over_http, "grpc": over_grpc, "sql": in_sql}
+    tasks = {
+        "python": in_python,
+        "script": in_a_script,
+        "http": over_http,
+        "grpc": over_grpc,
+        "sql": in_sql,
+        "container": by_container,
+    }
     for kind, task in tasks.items():
         worker.task(task_type=f"plain-{kind}")(task)  # type: ignore[arg-type]  # its types are for the use as a decorator
     working = asyncio.create_task(worker.work())

@@ -121,7 +121,7 @@ def test_the_engines_counters_are_read() -> None:
 
 
 def test_processes_and_executors_are_valid(tmp_path: Path) -> None:
-    resources = kinds.executors(tmp_path / "records", Services("http://127.0.0.1:1/", "127.0.0.1:1"), also=TEN_TYPES)
+    resources = kinds.executors(tmp_path / "records", Services("http://127.0.0.1:8080/", "127.0.0.1:1"), also=TEN_TYPES)
     resources.append(recording_executor("other", tmp_path / "other", ["other"], scaling={"min": 0, "max": 1}))
     directory = write(tmp_path, processes={**kinds.processes(error="REFUSED"), "ten": ten_tasks("ten", "ten")})
     write(directory, resources=resources)
@@ -201,4 +201,5 @@ async def test_the_worker_by_hand_does_what_the_executors_do(tmp_path: Path) -> 
         "plain-http": {"done": 7},
         "plain-grpc": {"paymentId": "pppp", "cents": "7"},
         "plain-sql": {"rowCount": 1},
+        "plain-container": {"done": 7},
     }

@@ -325,7 +325,9 @@ async def test_input_stays_in_its_place(hostile: Hostile, value: str, body_forma
             body_format=body_format,
         ) as executor:
             outcome = await attempt(executor, {"path": value, value: value})
-    if not isinstance(outcome, FatalFailure | RetryableFailure):
+    if isinstance(outcome, FatalFailure | RetryableFailure):
+        assert not received, outcome
+    else:
         lines = bytes(received).split(b"\r\n")
         assert lines[0].startswith(b"PUT /a/")
         assert lines[0].count(b" ") == 2

@@ -125,7 +125,7 @@ def main(input):
 
 
 @contextlib.asynccontextmanager
-async def settings(kind: str, port: int, tmp_path: Path) -> AsyncIterator[dict[str, Any]]:
+async def settings(kind: str, way: str, port: int, tmp_path: Path) -> AsyncIterator[dict[str, Any]]:
     """The block of settings of a type, with the secret wherever that type takes one."""
     match kind:
         case "script":
@@ -155,8 +155,15 @@ async def settings(kind: str, port: int, tmp_path: Path) -> AsyncIterator[dict[s
                     "outcomes": [{"status": "NOT_FOUND", "outcome": "error", "code": "C"}],
                 }
         case "sql":
-            sqlite3.connect(tmp_path / "a.db").close()
-            yield {"urlSecret": "planted", "statement": "SELECT :way AS way, no_such_function()"}
+            (tmp_path / PIECES[0]).mkdir()
+            sqlite3.connect(tmp_path / PIECES[0] / f"{PIECES[1]}.db").close()
+            statements = {
+                "result": "SELECT :way AS way",
+                "failure": "SELECT no_such_function()",
+                "error": "SELECT * FROM no_such_table",
+                "code": "ATTACH 'file:/none/at/all' AS other",
+            }
+            yield {"urlSecret": "planted", "statement": statements[way]}
         case "container":
             yield {"image": "any", "port": port, "secretEnv": {"PLANTED": "planted"}}
         case "python":
@@ -170,7 +177,7 @@ async def everything(kind: str, source: dict[str, Any], way: str, port: int, tmp
     (tmp_path / "planted").write_text(kept)
     (tmp_path / "ca").write_text("")
     typed = kind.split(maxsplit=1)[0]
-    async with settings(kind, port, tmp_path) as block:
+    async with settings(kind, way, port, tmp_path) as block:
         spec = {
             "type": typed,
             typed: block,

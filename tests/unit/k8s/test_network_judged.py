@@ -13,7 +13,7 @@ from hack.cluster.binaries import binaries_directory
 from prokos.k8s.engine_access import pod_access
 from prokos.k8s.names import PDO, ROUTER, WORKER, object_labels
 from prokos.k8s.pdo import build_pdo, build_router
-from prokos.k8s.workers import build_workers
+from prokos.k8s.workers import build_single_use, build_workers
 from prokos.resources import ProkOSSpec
 from prokos.resources.executor import ExecutorType
 from unit.builders import executor
@@ -222,6 +222,15 @@ def test_an_executors_pod_reaches_what_it_declares_and_nothing_else(tmp_path, ca
     # Workers answer for their metrics and the PDO for its status, wherever from; it is the sender who is closed.
     assert found - EVERY_WORKER == more
     assert found >= EVERY_WORKER
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_the_pod_of_a_single_task_reaches_the_same(tmp_path, kind):
+    declared = {**TYPES[kind], "scaling": {"podPerTask": True, "max": 3}, "concurrency": 1}
+    made = build_single_use(executor("payer", **declared), {}, context(), "x1")
+    source = Peer("payer", "10.244.0.9", "shop", made["spec"]["template"]["metadata"]["labels"])
+    policy = policy_of(built("payer", declared))
+    assert reached(source, [*OTHERS, policy], tmp_path) == EVERY_WORKER | DECLARED[kind][1]
 
 
 @pytest.mark.parametrize("kind", TYPES)
