@@ -6,17 +6,23 @@ import asyncio
 import json
 import threading
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import jsonschema_rs
 import pytest
 import structlog
+import yaml
 
 from prokos.resources.container_settings import ContainerSettings
 from prokos.tde.container import ContainerExecutor
 from prokos.tde.contract import BusinessError, Context, Environment, FatalFailure, RetryableFailure, Secrets
 from unit.builders import task
+
+CONTRACT = yaml.safe_load((Path(__file__).parents[2] / "docs/executors/container.openapi.yaml").read_text())
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -87,6 +93,39 @@ async def test_a_task_is_handed_over_with_all_that_belongs_to_it(tmp_path):
     assert request["input"] == {"amount": 5}
     assert (request["idempotencyKey"], request["attempt"], request["timeoutSeconds"]) == ("key-1", 2, 10)
     assert request["task"]["job_key"] == 7
+
+
+def documented(name):
+    """A schema of the contract, with which others are resolved."""
+    return {"$ref": f"#/components/schemas/{name}", "components": CONTRACT["components"]}
+
+
+@pytest.mark.parametrize("of", [task(7), None], ids=["dispatched", "called"])
+async def test_what_is_handed_over_is_what_the_contract_says(tmp_path, of):
+    with server() as served:
+        async with executor(served.server_port, tmp_path) as one:
+            await one.execute({"amount": 5}, replace(context(), task=of))
+    (request,) = served.requests
+    jsonschema_rs.validate(documented("Attempt"), request)
+    attempt = CONTRACT["components"]["schemas"]["Attempt"]
+    assert request.keys() == attempt["properties"].keys()
+    assert request["task"] is None or request["task"].keys() == attempt["properties"]["task"]["properties"].keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "ending"),
+    [
+        ("Completed", {"output": {"done": True}}, None),
+        ("BusinessError", {"error": {"code": "DECLINED", "message": "no", "variables": {"limit": 1}}}, BusinessError),
+        ("BusinessError", {"error": {"code": "DECLINED"}}, BusinessError),
+        ("Failed", {"failure": {"message": "busy", "retryAfterSeconds": 7}}, RetryableFailure),
+        ("Failed", {"failure": {"message": "broken", "retryable": False}}, FatalFailure),
+    ],
+)
+async def test_each_answer_of_the_contract_is_taken_as_what_it_says(tmp_path, name, answer, ending):
+    jsonschema_rs.validate(documented(name), answer)
+    with pytest.raises(ending) if ending else nullcontext():
+        await outcome(tmp_path, 200, answer)
 
 
 async def test_a_business_error(tmp_path):
