@@ -52,6 +52,13 @@ class Written(Executor[dict[str, Any], Any]):
             raise
 
 
+IN_OPERATE = "; when its cause is gone: Retry of this incident in Operate"
+"""How the message of an incident of a TDE that a process called itself ends."""
+
+AGAIN = f"; when its cause is gone: prokos retry {PARENT}, or Retry of this incident in Operate"
+"""How the message of a dispatched task's incident ends."""
+
+
 class Hints:
     """Takes hints, as the sender to the PDO does."""
 

@@ -9,7 +9,7 @@ import pytest
 from prokos.engine import PayloadTooLargeError
 from prokos.tde import BusinessError, Context, FatalFailure, RetryableFailure
 from unit.builders import task
-from unit.tde_bench import PARENT, TDE, Bench, called, dispatched, output_job
+from unit.tde_bench import AGAIN, IN_OPERATE, PARENT, TDE, Bench, called, dispatched, output_job
 
 OUTPUTS = [{"source": "=paid", "target": "total"}]
 INPUTS = [{"source": "=amount", "target": "sum"}]
@@ -73,6 +73,7 @@ async def test_a_called_tde_whose_mapped_output_is_too_large_becomes_an_incident
     ((name, key, message, retries, _),) = await bench.does(output_job({"output": {"total": 42}}))
     assert (name, key, retries) == ("fail", TDE + 1, 0)
     assert "too large" in message
+    assert message.endswith(IN_OPERATE)
 
 
 async def test_a_called_tde_that_is_cancelled_is_no_error():
@@ -114,7 +115,7 @@ async def test_a_failure_is_reported_at_once_although_there_are_outputs():
     outcome = {"kind": "failed", "message": "broken"}
     assert await bench.does(dispatched()) == [
         ("complete", TDE, {"outcome": outcome}),
-        ("fail", PARENT, "broken", 0, 0),
+        ("fail", PARENT, f"broken{AGAIN}", 0, 0),
     ]
 
 
@@ -149,7 +150,7 @@ async def test_a_result_that_is_too_large_to_be_mapped_is_an_incident():
     tde, (_, key, message, retries, _) = await bench.does(dispatched())
     assert (key, retries) == (PARENT, 0)
     assert "EXCEEDED_BATCH_RECORD_SIZE" in message
-    assert tde == ("complete", TDE, {"outcome": {"kind": "failed", "message": message}})
+    assert tde == ("complete", TDE, {"outcome": {"kind": "failed", "message": message.removesuffix(AGAIN)}})
     assert bench.hints.sent == [(PARENT, "incident")]
 
 

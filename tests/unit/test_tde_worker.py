@@ -16,7 +16,7 @@ from prokos.tde.lease import TDE_LEASE, VERIFY_AFTER_MS
 from prokos.tde.next_attempt import wait_before
 from prokos.tde.report import ASKS
 from unit.builders import LEASE_MS, task
-from unit.tde_bench import PARENT, TDE, TDE_INSTANCE, Bench, called, dispatched
+from unit.tde_bench import AGAIN, PARENT, TDE, TDE_INSTANCE, Bench, called, dispatched
 
 
 async def succeed(data: dict[str, Any], _: Context) -> dict[str, Any]:
@@ -54,6 +54,8 @@ async def failure(bench: Bench, **changes: Any) -> tuple[str, int, float]:
     commands = await bench.does(dispatched(**changes))
     tde, (name, key, message, retries, backoff) = commands
     assert (name, key) == ("fail", PARENT)
+    assert message.endswith(AGAIN) == (retries == 0)
+    message = message.removesuffix(AGAIN)
     assert tde == ended("failed", message[:500])
     return message, retries, backoff
 
@@ -160,6 +162,8 @@ async def refused(bench: Bench) -> tuple[str, int]:
     """Message and attempts left of a task whose result the engine does not take."""
     (name, key, message, retries, _), tde = await bench.does(dispatched())
     assert (name, key) == ("fail", PARENT)
+    assert message.endswith(AGAIN) == (retries == 0)
+    message = message.removesuffix(AGAIN)
     assert tde == ended("failed", message)
     return message, retries
 

@@ -48,6 +48,10 @@ OUTCOME_VARIABLE = "outcome"
 """Variable in which a TDE keeps how it ended, for its next step or whoever watches it."""
 
 
+IN_OPERATE = "Retry of this incident in Operate"
+"""What has a job done again that has no attempt left, wherever it comes from."""
+
+
 async def report(
     client: EngineClient,
     key: int,
@@ -55,6 +59,8 @@ async def report(
     attempt: int,
     outcome: Outcome,
     backoff: Backoff,
+    *,
+    again: str = IN_OPERATE,
 ) -> Outcome:
     """Give a job its outcome. What the engine refuses to take becomes a failure that says so.
 
@@ -65,6 +71,7 @@ async def report(
         attempt: Number of this one, from 0.
         outcome: How it ended.
         backoff: The executor's wait between attempts.
+        again: What has the job done again, for whoever reads its incident.
 
     Returns:
         The outcome that the job has got.
@@ -80,7 +87,7 @@ async def report(
             case Errored(code=code, message=message, variables=variables):
                 await client.throw_error(key, code, message, variables)
             case Failed(message=message):
-                await _fail(client, key, retries, attempt, outcome, backoff)
+                await _fail(client, key, retries, attempt, outcome, backoff, again)
     except WrongStateError:
         # Nothing is wrong with the outcome; it came too late, and must not become an incident of the next attempt.
         raise
@@ -88,7 +95,7 @@ async def report(
         if isinstance(outcome, Failed):
             raise
         refused = not_accepted(outcome, error)
-        await _fail(client, key, retries, attempt, refused, backoff)
+        await _fail(client, key, retries, attempt, refused, backoff, again)
         return refused
     return outcome
 
@@ -98,10 +105,13 @@ def not_accepted(outcome: Outcome, error: Exception) -> Failed:
     return Failed(f"the engine does not accept the task's {outcome.kind} outcome: {error}", retryable=False)
 
 
-async def _fail(client: EngineClient, key: int, retries: int, attempt: int, failed: Failed, backoff: Backoff) -> None:
+async def _fail(
+    client: EngineClient, key: int, retries: int, attempt: int, failed: Failed, backoff: Backoff, again: str
+) -> None:
     left = retries_left(retries, failed)
+    message = failed.message if left else f"{failed.message}; when its cause is gone: {again}"
     delay = failed.retry_after if failed.retry_after is not None else backoff_delay(backoff, attempt)
-    await client.fail_job(key, failed.message, retries=left, variables=wait_before(left, delay))
+    await client.fail_job(key, message, retries=left, variables=wait_before(left, delay))
 
 
 async def report_to_parent(
@@ -114,7 +124,8 @@ async def report_to_parent(
     """
     try:
         attempt = attempt_number(task)
-        return await report(client, task.job_key, task.retries, attempt, outcome, backoff)
+        again = f"prokos retry {task.job_key}, or {IN_OPERATE}"
+        return await report(client, task.job_key, task.retries, attempt, outcome, backoff, again=again)
     except NotFoundError:
         log.info("task is gone, its outcome is dropped", job=task.job_key, outcome=outcome.kind)
     except RejectedError as error:
