@@ -69,7 +69,7 @@ bench: setup ## Figures: dispatched tasks beside a worker written by hand; 6 to 
 	@$(BIN)/python hack/warm-engine.py
 	@$(BIN)/python -m benchmarks.bench
 
-overhead: setup ## Figures: a task of each type beside the same call by hand; 5 minutes
+overhead: setup ## Figures: a task of each type beside the same call by hand; 6 minutes
 	@$(BIN)/python hack/warm-engine.py
 	@$(BIN)/python -m benchmarks.overhead
 
