@@ -227,7 +227,7 @@ class TdeWorker:
     ) -> str:
         """Tell the log and the PDO how a task ended, and say it in a word."""
         if isinstance(reported, Unreported):
-            reason = "the task ended before its outcome was reported"
+            reason = "nobody waits for its outcome any more"
             log.info("attempt stopped", reason=reason)
             self._hint(task, reported.value, reason, 0)
             return reported.value
@@ -360,17 +360,16 @@ class TdeWorker:
         task = _tagged(variables)
         log = self.log.bind(**_tags(task, job))
         output = Completed(variables.get(OUTPUT_VARIABLE) or {})
+        reported: Outcome | Unreported | None = None
         if task is None:
             reported = await self._report_to_caller(job, output)
-            self.metrics.mapped(self._ended(task, reported, time.monotonic() - started, log))
-            self._output_ended.set()
-            return
-        outcome = variables.get(OUTCOME_VARIABLE) or {}
-        if outcome.get("kind") == Completed.kind:
+        elif (variables.get(OUTCOME_VARIABLE) or {}).get("kind") == Completed.kind:
             reported = await report_to_parent(self.client, task, output, self.spec.backoff) or Unreported.GONE
+        if reported:
             self.metrics.mapped(self._ended(task, reported, time.monotonic() - started, log))
-        with contextlib.suppress(NotFoundError):
-            await self.client.complete_job(job.key)
+        if task:
+            with contextlib.suppress(NotFoundError):
+                await self.client.complete_job(job.key)
         self._output_ended.set()
 
     async def _give_up(self, job: Job, task: TaggedTask | None, log: Any, reason: str) -> None:
