@@ -283,18 +283,17 @@ async def test_goes_back_from_an_upgrade_that_the_cluster_refuses(release: Relea
 
 async def test_goes_back_from_an_upgrade_that_does_not_get_ready(release: Release) -> None:
     await release.ready()
-    wrong = {"values": {"image": MISSING}, "timeout": "8s"}
-    await release.reconcile(**wrong)
-    stuck = await release.until(lambda state: not state.transient and not state.ready, **wrong)
+    # How long it may take is not a part of what is wanted: the node has the time it needs to say what is wrong.
+    patient = {"values": {"image": MISSING}, "timeout": "10m"}
+    await release.reconcile(**patient)
+    stuck = await release.until(lambda state: not state.transient and not state.ready, **patient)
     assert stuck.current
     assert MISSING in stuck.message
-    back = await release.until(lambda state: state.events, **wrong)
+    back = await release.until(lambda state: state.events, **{**patient, "timeout": "20s"})
     assert [(event.type, event.reason) for event in back.events] == [("Warning", "NotReadyInTime")]
     assert MISSING in back.events[0].message
-    state = await release.until(lambda state: state.ready, **wrong)
-    assert (state.current, state.reason) == (False, "RolledBack")
-    # Where pods take longer than the time it is given it has been tried again: an upgrade, and the way back.
-    assert state.revision in range(3, 30, 2)
+    state = await release.until(lambda state: state.ready, **patient)
+    assert (state.current, state.reason, state.revision) == (False, "RolledBack", 3)
 
 
 async def test_a_first_install_that_does_not_get_ready_stays_and_recovers(release: Release) -> None:
