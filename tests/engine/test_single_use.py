@@ -86,9 +86,8 @@ async def test_each_worker_takes_one_task_sees_it_to_its_end_and_ends(
         await _all_but_one(tasks)
         ended.append(await workers.ended(await workers.start()))
         found = [(await task).variables for task in tasks]
-    assert [(code, log.count('"a task runs"')) for code, log in ended] == [(0, 1)] * 3, ended
-    # The Output step of a task may be another worker's.
-    assert sum(log.count('"task ended"') for _, log in ended) == 3, ended
+    # The one that ends may be another worker's: any of them maps the next output.
+    assert [(code, log.count('"a task runs"'), log.count('"task ended"')) for code, log in ended] == [(0, 1, 1)] * 3
     assert [one["n"] for one in found] == [0, 1, 2]
     if outputs:
         assert [one["sum"] for one in found] == [0, 10, 20]

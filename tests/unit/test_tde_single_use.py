@@ -15,6 +15,7 @@ from unit.builders import task
 from unit.tde_bench import PARENT, TDE, Bench, called, dispatched, output_job
 
 EXECUTE = "prokos.tde.payer"
+MAP = "prokos.tde.payer.output"
 
 
 class SingleUse(Bench):
@@ -105,6 +106,23 @@ async def test_it_stays_for_the_output_that_the_engine_maps() -> None:
     bench.engine.offer(output_job({"prokosTask": task(PARENT).to_variable(), "output": {"sum": 3}, "outcome": outcome}))
     await running
     assert bench.engine.commands[-2:] == [("complete", PARENT, {"sum": 3}), ("complete", TDE + 1, {})]
+
+
+async def test_it_takes_no_output_before_its_own_task_made_one() -> None:
+    bench: SingleUse
+
+    async def work(data: dict[str, Any], _: Context) -> dict[str, Any]:
+        assert bench.engine.waiting[MAP]
+        assert not [poll for poll in bench.engine.polls if poll[0] == MAP]
+        return data
+
+    bench = SingleUse(work, outputs=OUTPUTS)
+    outcome = {"kind": "completed", "message": ""}
+    variables = {"prokosTask": task(PARENT).to_variable(), "output": {"sum": 3}, "outcome": outcome}
+    bench.engine.offer(output_job(variables), dispatched({"amount": 3}))
+    await bench.ends()
+    assert not bench.engine.waiting[MAP]
+    assert not bench.engine.named("fail")
 
 
 async def test_it_does_not_wait_for_ever_for_an_output_that_another_one_took(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ POLL_INTERVAL = 5.0
 """Seconds between polls beside the stream."""
 
 LINGER = 10.0
-"""Seconds a worker that is used once waits for the Output job of its task, which another worker may have taken."""
+"""Seconds a worker that is used once waits for an Output job, its task's or that of another such worker."""
 
 
 class TdeWorker:
@@ -94,7 +94,8 @@ class TdeWorker:
         self._waits = Waits(client, lease)
         self._used = asyncio.Event()
         """The one task of a worker that is used once has ended."""
-        self._output_ended = asyncio.Event()
+        self._mapping = asyncio.Event()
+        """The engine maps the output of that task."""
 
     async def run(self, stop: asyncio.Event, grace: float, ready: Callable[[], None] = lambda: None) -> None:
         """Work until `stop` is set or a single use is over, then let running attempts end.
@@ -111,8 +112,7 @@ class TdeWorker:
             slots = PacedSlots(self.spec.concurrency, rate) if rate else Slots(self.spec.concurrency)
             sources = [asyncio.create_task(self._serve(tde_job_type(self.name), self._execute_job, slots))]
             if self.spec.outputs:
-                mapped = tde_output_job_type(self.name), self._output_job, Slots(self.spec.concurrency)
-                sources.append(asyncio.create_task(self._serve(*mapped)))
+                sources.append(asyncio.create_task(self._serve_outputs()))
             ends = [asyncio.create_task(end.wait()) for end in (stop, self._used)]
             await asyncio.wait([*sources, *ends], return_when=asyncio.FIRST_COMPLETED)
             for source in (*sources, *ends):
@@ -129,6 +129,12 @@ class TdeWorker:
                     raise result
         finally:
             await self.executor.close()
+
+    async def _serve_outputs(self) -> None:
+        if self.single_use:
+            # Each takes one Output job after it has made one, so that none is left when the last of them ends.
+            await self._mapping.wait()
+        await self._serve(tde_output_job_type(self.name), self._output_job, Slots(self.spec.concurrency))
 
     async def _serve(self, job_type: str, work: Callable[[Job], Coroutine[Any, Any, None]], slots: Slots) -> None:
         source = JobSource(
@@ -192,8 +198,9 @@ class TdeWorker:
             self.metrics.ended(ending, time.monotonic() - started)
         if self.single_use:
             if ending is None:
+                self._mapping.set()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._output_ended.wait(), LINGER)
+                    await asyncio.wait_for(self._used.wait(), LINGER)
             self._used.set()
 
     async def _work(
@@ -370,7 +377,8 @@ class TdeWorker:
         if task:
             with contextlib.suppress(NotFoundError):
                 await self.client.complete_job(job.key)
-        self._output_ended.set()
+        if self.single_use:
+            self._used.set()
 
     async def _give_up(self, job: Job, task: TaggedTask | None, log: Any, reason: str) -> None:
         log.info("attempt stopped", reason=reason)
