@@ -13,6 +13,8 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Processors = list[structlog.typing.Processor]
+
 
 class _Unfailing:
     """A stream that drops what cannot be written: a full disk must not stop the work that is logged."""
@@ -30,8 +32,18 @@ class _Unfailing:
             self._stream.flush()
 
 
+class _Foreign(logging.StreamHandler[TextIO]):
+    """Writes what does not come from structlog."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in logging
+        """Say where the message is wrong; Python would print its arguments."""
+        structlog.get_logger(__name__).warning(
+            "a log message cannot be written", logger=record.name, file=record.pathname, line=record.lineno
+        )
+
+
 def configure_logging(file: TextIO | None = None, clear: Callable[[str], str] | None = None) -> None:
-    """Set up structlog for this process.
+    """Set up structlog for this process, and bring warnings and errors of other libraries' `logging` into its form.
 
     `PROKOS_LOG_FORMAT` is `json` or `text` (default: text on a terminal), `PROKOS_LOG_LEVEL` a level's name.
 
@@ -51,16 +63,25 @@ def configure_logging(file: TextIO | None = None, clear: Callable[[str], str] | 
     else:
         renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         exceptions = structlog.dev.set_exc_info
+    stream = cast("TextIO", _Unfailing(file or sys.stderr))
+    begin: Processors = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+    write: Processors = [exceptions, renderer]
+    if clear:
+        write.append(lambda _, __, line: clear(cast("str", line)))
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            exceptions,
-            renderer,
-            *([lambda _, __, line: clear(line)] if clear else []),
-        ],
+        processors=[structlog.contextvars.merge_contextvars, *begin, *write],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(file or sys.stderr))),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
+    handler = _Foreign(stream)
+    # Most libraries tell too much at lower levels: each request, with its URL.
+    handler.setLevel(max(level, logging.WARNING))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *write],
+            foreign_pre_chain=[*begin, structlog.stdlib.add_logger_name],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [one for one in root.handlers if not isinstance(one, _Foreign)] + [handler]

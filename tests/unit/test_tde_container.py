@@ -8,7 +8,8 @@ import threading
 import time
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -148,6 +149,20 @@ async def test_statuses_that_pass_are_tried_again(tmp_path, status):
     with pytest.raises(RetryableFailure, match=str(status)) as failed:
         await outcome(tmp_path, status, b"later", [("Retry-After", "3")])
     assert failed.value.retry_after == timedelta(seconds=3)
+
+
+async def test_a_wait_may_be_a_date(tmp_path):
+    date = format_datetime(datetime(2099, 1, 1, tzinfo=UTC), usegmt=True)
+    with pytest.raises(RetryableFailure) as failed:
+        await outcome(tmp_path, 503, b"later", [("Retry-After", date)])
+    assert failed.value.retry_after == timedelta(days=1)
+
+
+@pytest.mark.parametrize("wait", ["soon", [], {}, "nan"])
+async def test_a_wait_that_says_nothing_is_the_executor_s_own(tmp_path, wait):
+    with pytest.raises(RetryableFailure) as failed:
+        await outcome(tmp_path, 503, {"failure": {"message": "busy", "retryAfterSeconds": wait}})
+    assert failed.value.retry_after is None
 
 
 @pytest.mark.parametrize("status", [301, 400, 404, 422, 501])

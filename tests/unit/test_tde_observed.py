@@ -56,7 +56,7 @@ ENDINGS = [
     (None, "completed", "info"),
     (BusinessError("DECLINED", "no money"), "error", "warning"),
     (RetryableFailure("down"), "failed", "warning"),
-    (FatalFailure("broken"), "failed", "warning"),
+    (FatalFailure("broken"), "incident", "warning"),
     (KeyError("a bug"), "failed", "warning"),
 ]
 
@@ -84,7 +84,7 @@ async def test_each_attempt_is_counted_by_its_outcome_and_leaves_one_line(error,
 OUTPUTS = [{"source": "=paid", "target": "total"}]
 MAPPED_ENDINGS = [
     ({}, "completed", "info"),
-    ({("complete", PARENT): PayloadTooLargeError("5 MB are too much")}, "failed", "warning"),
+    ({("complete", PARENT): PayloadTooLargeError("5 MB are too much")}, "incident", "warning"),
     ({("complete", PARENT): NotFoundError("no such job")}, "gone", "info"),
 ]
 
@@ -120,12 +120,21 @@ async def test_an_attempt_whose_task_ended_before_its_report_is_counted_as_gone(
     assert line["event"] == "attempt stopped"
 
 
-async def test_a_tde_that_a_process_called_itself_is_logged_with_that_process() -> None:
+async def test_a_tde_that_a_process_called_itself_is_logged_as_the_step_that_it_is() -> None:
     bench = Bench(raising(None))
     with capture_logs() as logs:
-        await bench.does(called({"amount": 3}))
+        await bench.does(called({"amount": 3}, element="Execute"))
     (line,) = [entry for entry in logs if entry["event"] == "task ended"]
-    assert (line["process"], line["instance"], line["tde_job"]) == ("tde-payer", 950, TDE)
+    tags = ("process", "instance", "element", "job", "tde")
+    assert [line[tag] for tag in tags] == ["tde-payer", 950, "Execute", TDE, 950]
+
+
+@pytest.mark.parametrize(("retries", "outcome"), [(2, "failed"), (1, "incident")])
+async def test_the_last_attempt_of_a_task_counts_as_an_incident(retries, outcome) -> None:
+    for one in (dispatched(tagged=task(PARENT, retries=retries)), called(retries=retries)):
+        bench = Bench(raising(RetryableFailure("down")))
+        await bench.does(one)
+        assert (await scraped(bench))["prokos_tde_ended_total", outcome] == 1
 
 
 async def test_attempts_that_run_are_in_flight() -> None:

@@ -58,8 +58,9 @@ async def test_a_called_tde_throws_its_business_error_to_its_caller():
 
 
 async def test_a_called_tde_has_the_attempts_of_its_own_job():
-    bench = Bench(failing(RetryableFailure("down")), backoff={"initial": "3s", "jitter": 0})
-    assert await bench.does(called(retries=2)) == [("fail", TDE, "down", 1, 3.0)]
+    for retries, wait in ((3, 3.0), (2, 6.0)):
+        bench = Bench(failing(RetryableFailure("down")), backoff={"initial": "3s", "jitter": 0})
+        assert await bench.does(called(retries=retries)) == [("fail", TDE, "down", retries - 1, wait)]
 
 
 async def test_a_called_tde_with_outputs_gives_its_caller_what_they_map():

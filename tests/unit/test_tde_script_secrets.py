@@ -184,15 +184,6 @@ def test_refuses_names_of_files_that_lead_elsewhere(name: str) -> None:
         ScriptSettings(command=["true"], secret_files={name: "token"})
 
 
-def test_an_undeclared_secret_stops_the_worker_before_any_task() -> None:
-    from prokos.tde import Environment
-    from prokos.tde.script.executor import ScriptExecutor
-
-    settings = ScriptSettings(command=["true"], secret_files={"a": "unknown"})
-    with pytest.raises(FatalFailure, match="secret 'unknown' is not declared"):
-        ScriptExecutor(settings, Environment("x", Path(), 1, SECRETS))
-
-
 # Processes
 
 

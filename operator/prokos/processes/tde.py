@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import prokos
+from prokos.resources.names import TDE_ATTEMPTS
 
 if TYPE_CHECKING:
     from prokos.resources.executor import FeelMapping, TaskExecutor
@@ -49,6 +50,7 @@ def render_tde(executor: TaskExecutor) -> bytes:
         .get_template(TEMPLATE)
         .render(
             name=executor.metadata.name,
+            attempts=TDE_ATTEMPTS,
             description=_xml_text(spec.description),
             inputs=_mappings(spec.inputs),
             outputs=_mappings(spec.outputs),

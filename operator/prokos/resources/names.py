@@ -17,6 +17,9 @@ FOREIGN_JOB_TYPE_PREFIXES = ("io.camunda:", "io.camunda.")
 CALLBACK_MESSAGE = "prokos.callback"
 """Name of the message that brings a long call's result; its correlation key is the token of the call."""
 
+TDE_ATTEMPTS = 3
+"""Attempts that a TDE's own job has; they count where a process calls the TDE itself."""
+
 TDE_RESULT_ELEMENT = "Result"
 """Id of the TDE's task that reports what a callback brought."""
 

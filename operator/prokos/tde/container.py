@@ -7,12 +7,13 @@ no connection to the engine: leases, retries and reports are the worker's.
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from prokos.tde.contract import BusinessError, Executor, FatalFailure, RetryableFailure
+from prokos.tde.http.response import LONGEST_WAIT, retry_after
 from prokos.tde.json_text import parse_json
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ HEALTH_INTERVAL = 0.5
 
 EXCERPT = 300
 """Characters of an answer that is not understood that go into the message."""
-
-LONGEST_WAIT = 86_400.0
-"""Longest wait in seconds that an answer can ask for: a day."""
 
 RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses without a body of ours that may be another one at the next attempt."""
@@ -123,24 +121,27 @@ class ContainerExecutor(Executor[dict[str, Any], dict[str, Any]]):
                 message = self._redact(str(rest.get("message", "")))
                 raise BusinessError(code, message, variables if isinstance(variables, dict) else None)
             case {"failure": {"message": str(message), **rest}}:
-                raise self._failure(message, bool(rest.get("retryable", True)), rest.get("retryAfterSeconds"))
+                wait = _seconds(rest.get("retryAfterSeconds"))
+                raise self._failure(message, bool(rest.get("retryable", True)), wait)
         said = f"the container answered {response.status_code}: {_excerpt(content)}"
         if response.is_success:
             raise self._failure(f"{said}; it must be an object with output, error or failure", retryable=False)
-        raise self._failure(said, response.status_code in RETRY_STATUS, response.headers.get("retry-after"))
+        wait = retry_after(response.headers.get("retry-after"), datetime.now(UTC))
+        raise self._failure(said, response.status_code in RETRY_STATUS, wait)
 
-    def _failure(self, message: str, retryable: bool, retry_after: Any = None) -> FatalFailure | RetryableFailure:
+    def _failure(self, message: str, retryable: bool, wait: timedelta | None = None) -> FatalFailure | RetryableFailure:
         message = self._redact(message)
-        if not retryable:
-            return FatalFailure(message)
-        try:
-            wait = None if retry_after is None else timedelta(seconds=min(max(float(retry_after), 0), LONGEST_WAIT))
-        except (TypeError, ValueError):
-            wait = None
-        return RetryableFailure(message, wait)
+        return RetryableFailure(message, wait) if retryable else FatalFailure(message)
 
     def _redact(self, message: str) -> str:
         return self.environment.secrets.redact(message)
+
+
+def _seconds(value: Any) -> timedelta | None:
+    try:
+        return None if value is None else timedelta(seconds=min(max(float(value), 0), LONGEST_WAIT.total_seconds()))
+    except (TypeError, ValueError):
+        return None
 
 
 def _excerpt(content: bytes) -> str:

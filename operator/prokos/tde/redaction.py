@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from prokos.tde.contract import FatalFailure
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from prokos.tde.contract import Secrets
 
 TELLING = 8
-"""Shortest secret, or line of one that has several, such as a key, that is looked for by itself; in characters."""
+"""Shortest secret that a variable must not hold, and shortest part of a secret that is looked for by itself: a line of
+one that has several, such as a key, and the password of a URL; in characters."""
 
 
 class Redactor:
@@ -75,11 +77,20 @@ class Redactor:
 
 
 def _forms(secret: str) -> set[str]:
-    """A secret and each of its lines as programs print them: plain, as JSON or Python write a text, and that again."""
-    lines = [line for line in secret.splitlines() if len(line) >= TELLING]
+    """A secret and its parts as programs print them: plain, as JSON or Python write a text, and that again."""
+    parts = [part for part in (*secret.splitlines(), *_passwords(secret)) if len(part) >= TELLING]
     forms = set()
-    for plain in filter(None, (secret, *lines)):
+    for plain in filter(None, (secret, *parts)):
         written = {json.dumps(plain)[1:-1], json.dumps(plain, ensure_ascii=False)[1:-1], repr(plain)[1:-1]}
         again = {form.replace("\\", "\\\\") for form in written} | {json.dumps(form)[1:-1] for form in written}
         forms |= {plain, *written, *again}
     return forms
+
+
+def _passwords(secret: str) -> set[str]:
+    """The password of a secret that is a URL, as it stands there and as a server gets it."""
+    try:
+        password = urlsplit(secret).password or ""
+    except ValueError:
+        return set()
+    return {password, unquote(password)}

@@ -103,3 +103,7 @@ def main() -> None:
         # A restart cannot help: the class is missing, or the executor's settings are wrong for it.
         log.error("worker cannot start", reason=str(error))
         sys.exit(78)  # EX_CONFIG of sysexits.h
+    except Exception:
+        # Python's own traceback would show what the log clears.
+        log.exception("worker ends")
+        sys.exit(1)

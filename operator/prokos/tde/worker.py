@@ -13,7 +13,7 @@ import structlog
 
 from prokos.engine import EngineError, JobSource, NotFoundError, RejectedError, Slots, WrongStateError
 from prokos.engine.feel_numbers import BEYOND_FEEL, changed_number_of
-from prokos.resources.names import TDE_RESULT_ELEMENT, tde_job_type, tde_output_job_type
+from prokos.resources.names import TDE_ATTEMPTS, TDE_RESULT_ELEMENT, tde_job_type, tde_output_job_type
 from prokos.tde.callback import await_callback, brought
 from prokos.tde.contract import AwaitCallback, Context, FatalFailure, TaggedTask
 from prokos.tde.lease import TDE_LEASE, LeaseLostError, TaskGoneError, keep, must_verify
@@ -227,10 +227,15 @@ class TdeWorker:
         if reported is Unreported.MAPPED:
             log.debug("the engine maps the output", seconds=round(duration, 4))
             return None
-        return self._ended(task, reported, duration, log)
+        return self._ended(job, task, reported, duration, log)
 
     def _ended(
-        self, task: TaggedTask | None, reported: Outcome | Unreported, seconds: float, log: FilteringBoundLogger
+        self,
+        job: Job,
+        task: TaggedTask | None,
+        reported: Outcome | Unreported,
+        seconds: float,
+        log: FilteringBoundLogger,
     ) -> str:
         """Tell the log and the PDO how a task ended, and say it in a word."""
         if isinstance(reported, Unreported):
@@ -238,10 +243,13 @@ class TdeWorker:
             log.info("attempt stopped", reason=reason)
             self._hint(task, reported.value, reason, 0)
             return reported.value
+        retries = task.retries if task else job.retries
+        exhausted = isinstance(reported, Failed) and retries_left(retries, reported) == 0
+        ending = "incident" if exhausted else reported.kind
         level = log.info if isinstance(reported, Completed | Awaiting) else log.warning
-        level("task ended", outcome=reported.kind, message=reported.message or None, seconds=round(seconds, 4))
-        self._hint_outcome(task, reported, seconds)
-        return reported.kind
+        level("task ended", outcome=ending, message=reported.message or None, seconds=round(seconds, 4))
+        self._hint(task, ending, reported.message, seconds)
+        return ending
 
     def _input(self, variables: dict[str, Any], task: TaggedTask | None) -> Any:
         """What the executor gets: what the dispatcher or the mappings packed, or the caller's variables."""
@@ -268,7 +276,7 @@ class TdeWorker:
     async def _execute(self, job: Job, task: TaggedTask | None, variables: dict[str, Any]) -> Outcome:
         context = Context(
             idempotency_key=str(task.job_key if task else job.key),
-            attempt=attempt_number(task) if task else 0,
+            attempt=_attempt_number(job, task),
             timeout=self.spec.timeout,
             log=self.log.bind(**_tags(task, job)),
             task=task,
@@ -358,7 +366,8 @@ class TdeWorker:
     async def _report_to_caller(self, job: Job, outcome: Outcome) -> Outcome | Unreported:
         """Give the outcome to the TDE's own job: a process called it directly."""
         with contextlib.suppress(NotFoundError, WrongStateError):
-            return await report(self.client, job.key, job.retries, 0, outcome, self.spec.backoff)
+            attempt = _attempt_number(job, None)
+            return await report(self.client, job.key, job.retries, attempt, outcome, self.spec.backoff)
         return Unreported.GONE
 
     async def _output_job(self, job: Job) -> None:
@@ -373,7 +382,7 @@ class TdeWorker:
         elif (variables.get(OUTCOME_VARIABLE) or {}).get("kind") == Completed.kind:
             reported = await report_to_parent(self.client, task, output, self.spec.backoff) or Unreported.GONE
         if reported:
-            self.metrics.mapped(self._ended(task, reported, time.monotonic() - started, log))
+            self.metrics.mapped(self._ended(job, task, reported, time.monotonic() - started, log))
         if task:
             with contextlib.suppress(NotFoundError):
                 await self.client.complete_job(job.key)
@@ -398,11 +407,6 @@ class TdeWorker:
             whose = {"job": task.job_key, "retries": task.retries, "process": task.process_id}
             self.hints.send({**whose, "executor": self.name, "executing": self.lease})
 
-    def _hint_outcome(self, task: TaggedTask | None, reported: Outcome, seconds: float) -> None:
-        if task:
-            exhausted = isinstance(reported, Failed) and retries_left(task.retries, reported) == 0
-            self._hint(task, "incident" if exhausted else reported.kind, reported.message, seconds)
-
     def _hint(self, task: TaggedTask | None, kind: str, message: str, seconds: float) -> None:
         if self.hints and task:
             attempt = {"job": task.job_key, "retries": task.retries}
@@ -414,13 +418,18 @@ def _tagged(variables: dict[str, Any]) -> TaggedTask | None:
     return TaggedTask.from_variable(value) if value else None
 
 
+def _attempt_number(job: Job, task: TaggedTask | None) -> int:
+    """0 for the first attempt; of a TDE that a process called itself, by the attempts of its own job."""
+    return attempt_number(task) if task else max(TDE_ATTEMPTS - job.retries, 0)
+
+
 def _tags(task: TaggedTask | None, job: Job) -> dict[str, Any]:
-    if task is None:
-        return {"process": job.process_id, "instance": job.process_instance_key, "tde_job": job.key}
+    """Where a task belongs; one that a process called is known as the step of the TDE that it is."""
+    whose = task or job
     return {
-        "process": task.process_id,
-        "instance": task.process_instance_key,
-        "element": task.element_id,
-        "job": task.job_key,
+        "process": whose.process_id,
+        "instance": whose.process_instance_key,
+        "element": whose.element_id,
+        "job": task.job_key if task else job.key,
         "tde": job.process_instance_key,
     }
