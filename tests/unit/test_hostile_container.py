@@ -12,8 +12,10 @@ import json
 import resource
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
+from helpers import wait_until
 from prokos.resources.container_settings import ContainerSettings
 from prokos.tde import Environment, FatalFailure, RetryableFailure, Secrets
 from prokos.tde.container import ContainerExecutor
@@ -36,17 +38,19 @@ async def image(answer: Answer) -> AsyncIterator[tuple[int, list[bytes]]]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.add(asyncio.current_task())  # type: ignore[arg-type]
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                if head.startswith(b"GET"):
-                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-                    continue
-                length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-                bodies.append(await reader.readexactly(length))
-                await answer(writer)
-                break
-        writer.close()
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                while True:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    if head.startswith(b"GET"):
+                        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                        continue
+                    length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+                    bodies.append(await reader.readexactly(length))
+                    await answer(writer)
+                    break
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
@@ -58,10 +62,12 @@ async def image(answer: Answer) -> AsyncIterator[tuple[int, list[bytes]]]:
         await asyncio.gather(*connections, return_exceptions=True)
 
 
-async def execute(answer: Answer, tmp_path: Path, data: Any = None, timeout: float = 5.0) -> dict[str, Any]:
+async def execute(
+    answer: Answer, tmp_path: Path, data: Any = None, timeout: float = 5.0, limit: int = LIMIT
+) -> dict[str, Any]:
     """One attempt, within its time as the worker keeps it."""
     async with image(answer) as (port, _):
-        settings = ContainerSettings.model_validate({"image": "x", "port": port, "maxResponseBytes": LIMIT})
+        settings = ContainerSettings.model_validate({"image": "x", "port": port, "maxResponseBytes": limit})
         executor = ContainerExecutor(settings, Environment("c", tmp_path, 4, Secrets({})))
         await executor.start()
         try:
@@ -184,3 +190,32 @@ async def test_a_server_that_never_comes_is_said_and_waited_for_no_longer(tmp_pa
     ):
         await executor.start()
     await executor.close()
+
+
+async def test_ten_thousand_rows_are_data_like_any_other(tmp_path: Path) -> None:
+    rows = [{"id": number, "text": "x" * 50} for number in range(10_000)]
+    content = json.dumps({"output": {"rows": rows}}).encode()
+    assert await execute(saying(content), tmp_path, limit=len(content)) == {"rows": rows}
+    with pytest.raises(FatalFailure, match=rf"exceeds spec.container.maxResponseBytes \({LIMIT}\)"):
+        await execute(saying(content), tmp_path)
+
+
+async def test_attacks_leave_neither_connections_nor_tasks(tmp_path: Path) -> None:
+    me = psutil.Process()
+
+    async def drip(writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(b"HTTP/1.1 200 OK\r\nx: y\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    attacks = [drip, saying(b"x" * 2 * LIMIT), saying(b"[" * 90_000), saying(b"", "content-length: 5"), saying(b"{}")]
+    await execute(saying(b'{"output": {}}'), tmp_path)
+    tasks, files = len(asyncio.all_tasks()), me.num_fds()
+    for attack in attacks:
+        with pytest.raises((FatalFailure, RetryableFailure, TimeoutError)):
+            await execute(attack, tmp_path, timeout=0.5)
+    await wait_until(
+        lambda: len(asyncio.all_tasks()) <= tasks and me.num_fds() <= files,
+        describe=lambda: (asyncio.all_tasks(), me.net_connections()),
+    )

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from prokos.tde import RetryableFailure, sandbox, sandbox_server
+from prokos.tde import FatalFailure, RetryableFailure, sandbox, sandbox_server
 from unit.script_bench import (
     context,
     eventually,
@@ -224,3 +224,17 @@ async def test_many_hostile_scripts_at_a_time_leave_nothing() -> None:
         tasks = (executor.execute({"n": number}, context()) for number in range(40))
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(one).__name__ for one in ended[:4]] == ["RetryableFailure"] * 2 + ["FatalFailure", "dict"]
+
+
+@pytest.mark.parametrize("language", ["python", "shell"])
+async def test_ten_thousand_rows_are_data_like_any_other(language: str) -> None:
+    rows = [{"id": number, "text": "x" * 50} for number in range(10_000)]
+    source = {
+        "python": "def main(input):\n    return {'rows': input['rows']}",
+        "shell": 'cat "$PROKOS_INPUT" > "$PROKOS_OUTPUT"',
+    }[language]
+    async with executing({"language": language, "source": source}) as executor:
+        assert await executor.execute({"rows": rows}, context()) == {"rows": rows}
+    async with executing({"language": language, "source": source, "maxOutputBytes": 100_000}) as executor:
+        with pytest.raises(FatalFailure, match="maxOutputBytes"):
+            await executor.execute({"rows": rows}, context())

@@ -61,7 +61,7 @@ class Awaiting:
 Outcome = Completed | Errored | Failed | Awaiting
 
 
-def from_exception(error: Exception, secrets: Secrets) -> Errored | Failed:
+def from_exception(error: BaseException, secrets: Secrets) -> Errored | Failed:
     """Read what an executor raised; the messages are cleared of secrets."""
     if isinstance(error, BusinessError):
         return Errored(error.code, secrets.redact(error.message), error.variables)
@@ -70,7 +70,11 @@ def from_exception(error: Exception, secrets: Secrets) -> Errored | Failed:
     if isinstance(error, RetryableFailure):
         after = error.retry_after.total_seconds() if error.retry_after is not None else None
         return Failed(secrets.redact(str(error)), retryable=True, retry_after=after)
-    return Failed(secrets.redact(f"{type(error).__name__}: {error}"), retryable=True)
+    try:
+        message = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - the code of whoever wrote the exception
+        message = f"{type(error).__name__}, which cannot be written as text"
+    return Failed(secrets.redact(message), retryable=True)
 
 
 def backoff_delay(backoff: Backoff, attempt: int, jitter: float | None = None) -> float:

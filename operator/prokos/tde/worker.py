@@ -305,11 +305,14 @@ class TdeWorker:
         except SystemExit as error:
             # A task must not end the worker, and with it the tasks beside it.
             return Failed(self._redactor.text(f"the executor tried to exit: {error.code}"), retryable=True)
-        except Exception as error:  # noqa: BLE001 - whatever an executor raises is an outcome of its task
+        except BaseException as error:
+            # Whatever an executor raises is an outcome of its task, but for the end that we ask of it.
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
             return self._ended_by(error)
         return Completed(result)
 
-    def _ended_by(self, error: Exception) -> Errored | Failed:
+    def _ended_by(self, error: BaseException) -> Errored | Failed:
         """The outcome of what an executor raised, cleared of secrets."""
         outcome = from_exception(error, self.executor.environment.secrets)
         if isinstance(outcome, Errored):
@@ -416,6 +419,11 @@ class TdeWorker:
 def _tagged(variables: dict[str, Any]) -> TaggedTask | None:
     value = variables.get(TASK_VARIABLE)
     return TaggedTask.from_variable(value) if value else None
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _attempt_number(job: Job, task: TaggedTask | None) -> int:
