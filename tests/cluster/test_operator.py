@@ -119,16 +119,23 @@ def test_kubectl_scale_works(shop):
     shop.until(lambda: shop.get("deployment", "pricing-tde")["spec"]["replicas"] == 1)
 
 
-def test_an_executor_without_tasks_has_no_pods(shop):
+LONG = 110
+"""Seconds of a task: longer than the task's lease (30) and the calm before workers are taken away (60) together."""
+
+
+def test_an_executor_without_tasks_has_no_pods_and_one_with_a_long_task_keeps_its_own(shop):
+    source = f"import os, time\ndef main(input):\n    time.sleep({LONG})\n    return {{'pod': os.uname().nodename}}\n"
     shop.apply(
-        resource("TaskExecutor", "rare", script(scaling={"min": 0, "max": 2}, accepts=[{"jobType": "rare"}])),
+        resource("TaskExecutor", "rare", script(source, scaling={"min": 0, "max": 2}, accepts=[{"jobType": "rare"}])),
         resource("ProcessDefinition", "rare", {"bpmn": NOOP_BPMN.format(process="rare", job_type="rare")}),
     )
     try:
         shop.until_ready("taskexecutor", "rare")
         shop.until_ready("processdefinition", "rare")
         assert shop.get("deployment", "rare-tde")["spec"]["replicas"] == 0
-        shop.run("rare", timeout=120)
+        pod = shop.run("rare", timeout=LONG + 120)["variables"]["pod"]
+        assert shop.get("deployment", "rare-tde")["spec"]["replicas"] == 1
+        assert "deletionTimestamp" not in shop.get("pod", pod)["metadata"]
     finally:
         shop.kubectl("delete", "taskexecutor/rare", "processdefinition/rare")
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
+from cluster.engine_release import CHART, image_values
+from cluster.pods import pod
 from cluster.shop import NOOP_BPMN, STARTING, Shop, resource, script
 
 if TYPE_CHECKING:
@@ -61,6 +71,79 @@ def test_an_engine_that_somebody_else_runs(operator, engine):
         elsewhere.kubectl("delete", kinds, "--all", "--timeout", "120s")
     # It is somebody else's: nothing of it is taken away.
     engine.until_ready()
+
+
+TOKENS = """
+import http.server, json, os, ssl, urllib.parse
+
+class Tokens(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        form = dict(urllib.parse.parse_qsl(self.rfile.read(int(self.headers["content-length"])).decode()))
+        right = form.get("client_secret") == "s3cr3t"
+        print(form.get("client_id"), form.get("audience"), "right" if right else "wrong", flush=True)
+        self.send_response(200 if right else 401)
+        self.end_headers()
+        token = {"access_token": "t0k3n", "token_type": "Bearer", "expires_in": 300}
+        self.wfile.write(json.dumps(token if right else {"error": "invalid_client"}).encode())
+
+server = http.server.ThreadingHTTPServer(("", 8000), Tokens)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+memory = os.memfd_create("certificate")
+os.write(memory, CERTIFICATE)
+context.load_cert_chain(f"/proc/self/fd/{memory}")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+
+
+def secret(name: str, **values: bytes) -> str:
+    data = {key.replace("_", "."): base64.b64encode(value).decode() for key, value in values.items()}
+    return json.dumps({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data})
+
+
+def test_an_engine_that_speaks_tls_and_a_server_of_tokens(space):
+    """Everybody who talks to the engine trusts its authority, and has a token of its own.
+
+    That the token goes with each call is shown in tests/unit/test_connection_security.py: this gateway takes any.
+    """
+    authority, host = trustme.CA(), f"engine-zeebe-gateway.{space.namespace}.svc"
+    certificate = authority.issue_cert(host)
+    tokens = authority.issue_cert(f"tokens.{space.namespace}.svc")
+    key = load_pem_private_key(certificate.private_key_pem.bytes(), None)
+    chain = b"".join(part.bytes() for part in certificate.cert_chain_pems)
+    space.apply(
+        secret(
+            "engine-tls", tls_crt=chain, tls_key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        ),
+        secret("engine-client", key=b"s3cr3t"),
+        secret("engine-ca", ca_crt=trustme.CA().cert_pem.bytes()),
+        pod("tokens", "-c", TOKENS.replace("CERTIFICATE", repr(tokens.private_key_and_cert_chain_pem.bytes()))),
+    )
+    space.kubectl("expose", "pod", "tokens", "--port=8000")
+    values = [*image_values(space.cluster), "--set", "persistence.enabled=false,tls.existingSecret=engine-tls"]
+    space.cluster.helm("install", "engine", CHART, "--namespace", space.namespace, *values)
+    oauth = {
+        "tokenUrl": f"https://tokens.{space.namespace}.svc:8000/token",
+        "clientId": "prokos",
+        "clientSecret": {"secretKeyRef": {"name": "engine-client", "key": "key"}},
+        "audience": "zeebe",
+    }
+    tls = {"enabled": True, "caSecretRef": {"name": "engine-ca", "key": "ca.crt"}}
+    space.apply(system(external={"address": f"{host}:26500", "tls": tls, "oauth": oauth}))
+    space.kubectl("rollout", "status", "statefulset/engine", f"--timeout={STARTING:g}s")
+    space.until_unready("prokos", "demo", "certificate", condition="EngineReady")
+    space.apply(
+        secret("engine-ca", ca_crt=authority.cert_pem.bytes()),
+        resource("TaskExecutor", "noop", script(accepts=[{"jobType": "noop"}])),
+        resource("ProcessDefinition", "noop", {"bpmn": NOOP_BPMN.format(process="noop", job_type="noop")}),
+    )
+    space.until_ready("prokos", "demo", STARTING)
+    space.until_ready("processdefinition", "noop")
+    space.run("noop")
+    asked = space.kubectl("logs", "tokens").splitlines()
+    # The PDO, the worker, and who starts the process.
+    assert len(asked) >= 3
+    assert set(asked) == {"prokos zeebe right"}
 
 
 def test_a_chart_that_fails_and_an_engine_without_an_image(space):

@@ -79,9 +79,7 @@ async def serving_tokens(endpoint: TokenEndpoint, authority: trustme.CA) -> Asyn
 
 
 @pytest.fixture
-async def tokens(authority: trustme.CA, ca_file: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TokenEndpoint]:
-    # The one way to have the token endpoint's private authority trusted: pyzeebe asks it by `requests`.
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", ca_file)
+async def tokens(authority: trustme.CA) -> AsyncIterator[TokenEndpoint]:
     async with serving_tokens(TokenEndpoint(), authority) as running:
         yield running
 
@@ -145,6 +143,14 @@ async def test_sends_the_token_that_the_token_endpoint_gives(gateway, ca_file, t
     assert tokens.requests[0]["grant_type"] == "client_credentials"
     assert tokens.requests[0]["audience"] == "zeebe"
     assert tokens.requests[0]["scope"] == "all"
+
+
+async def test_asks_no_token_endpoint_of_an_authority_that_is_not_trusted(gateway, ca_file):
+    async with serving_tokens(TokenEndpoint(), trustme.CA()) as tokens:
+        async with EngineClient(Connection(gateway.address, tls=True, ca_file=ca_file, oauth=oauth(tokens))) as client:
+            with pytest.raises(EngineUnavailableError):
+                await client.topology()
+        assert tokens.requests == []
 
 
 async def test_uses_a_token_until_it_expires(gateway, ca_file, tokens):

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
-from pyzeebe import create_insecure_channel, create_oauth2_client_credentials_channel, create_secure_channel
+from pyzeebe import create_insecure_channel, create_secure_channel
 
 from prokos.engine.errors import AccessDeniedError
+from prokos.engine.oauth import token_plugin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -81,16 +82,8 @@ class Connection:
         roots = Path(self.ca_file).read_bytes() if self.ca_file else None
         credentials = grpc.ssl_channel_credentials(root_certificates=roots)
         if self.oauth is not None:
-            return create_oauth2_client_credentials_channel(
-                grpc_address=self.address,
-                client_id=self.oauth.client_id,
-                client_secret=self.oauth.client_secret,
-                authorization_server=self.oauth.token_url,
-                scope=self.oauth.scope,
-                audience=self.oauth.audience,
-                channel_credentials=credentials,
-                channel_options=CHANNEL_OPTIONS,
-            )
+            plugin = grpc.metadata_call_credentials(token_plugin(self.oauth, self.ca_file))
+            credentials = grpc.composite_channel_credentials(credentials, plugin)
         if self.basic is not None:
             plugin = grpc.metadata_call_credentials(_BasicAuth(self.basic))
             credentials = grpc.composite_channel_credentials(credentials, plugin)

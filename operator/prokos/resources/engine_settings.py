@@ -39,7 +39,10 @@ class TlsSettings(Model):
     """TLS to the engine's gateway."""
 
     enabled: bool = Field(False, description="Credentials need it.")
-    ca_file: str | None = Field(None, description="PEM file of the certificate authority, if not a public one.")
+    ca_file: str | None = Field(
+        None,
+        description="PEM file of the certificate authority, if not a public one; `oauth.tokenUrl` may be of it too.",
+    )
     ca_secret_ref: SecretKeyRef | None = Field(None, description="The same as a Secret; for a cluster.")
 
     @model_validator(mode="after")
@@ -53,7 +56,7 @@ class TlsSettings(Model):
 class OAuthSettings(Model):
     """OAuth 2 client credentials."""
 
-    token_url: str = Field(description="Where tokens come from.")
+    token_url: str = Field(description="Where tokens come from.", pattern=r"^https://")
     client_id: str = Field(description="Id of the client that ProkOS is.")
     client_secret: SecretValue
     audience: str | None = Field(None, description="Sent with the token request.")
