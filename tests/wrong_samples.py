@@ -129,6 +129,11 @@ WRONG: list[Wrong] = [
     ),
     Wrong(external(oauth=OAUTH), "spec.engine.external.tls", "credentials need tls.enabled: true"),
     Wrong(external(tls={"caFile": "/a", "caSecretRef": SECRET}), "spec.engine.external.tls", "caFile or caSecretRef"),
+    Wrong(
+        external(tls=TLS, oauth={**OAUTH, "tokenUrl": "http://login.example/"}),
+        "spec.engine.external.oauth.tokenUrl",
+        "should match",
+    ),
     Wrong(external(address="engine"), "spec.engine.external.address", "should match"),
     Wrong(resource("ProkOS", router={"mode": "llm"}), "spec.router.model", "mode is 'llm', so model is needed"),
     *(

@@ -56,7 +56,7 @@ class TlsSettings(Model):
 class OAuthSettings(Model):
     """OAuth 2 client credentials."""
 
-    token_url: str = Field(description="Where tokens come from.", pattern=r"^https://")
+    token_url: str = Field(description="Where tokens come from.", pattern=r"^https://\S+$")
     client_id: str = Field(description="Id of the client that ProkOS is.")
     client_secret: SecretValue
     audience: str | None = Field(None, description="Sent with the token request.")

@@ -72,7 +72,7 @@ class EngineOidc(Model):
     """An OpenID Connect provider, and the client that both the engine and ProkOS are at it."""
 
     issuer: str = Field(pattern=r"^https?://\S+$", description="URL of the issuer, as it is in its tokens.")
-    token_url: str = Field(pattern=r"^https?://\S+$", description="Where ProkOS gets its tokens.")
+    token_url: str = Field(pattern=r"^https://\S+$", description="Where ProkOS gets its tokens.")
     client_id: str = Field(description="Id of the client.")
     client_secret_ref: SecretKeyRef = Field(description="Secret of the client.")
     audience: str = Field("orchestration-api", description="Audience that tokens must have.")
