@@ -45,7 +45,7 @@ def render_tde(name: str, values: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("tde.bpmn.j2").render(**{"awaits": False, "name": name, **values})
+    return environment.get_template("tde.bpmn.j2").render(**{"attempts": 3, "awaits": False, "name": name, **values})
 
 
 def local(element: ET.Element) -> str:
