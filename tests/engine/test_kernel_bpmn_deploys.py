@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyzeebe.proto import gateway_pb2 as pb
 from pyzeebe.proto.gateway_pb2_grpc import GatewayStub
 
 from engine.samples import HEAD
 from prokos.cli.doctor import describe_engine
+from prokos.processes import render_tde
+from unit import builders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,20 +88,11 @@ def _unique() -> str:
 
 def deploy_tde(workers: Workers, name: str, inputs: dict[str, str], outputs: dict[str, str]) -> None:
     """Deploy a TDE; mappings are given as target to source."""
-    environment = Environment(
-        loader=FileSystemLoader(BPMN_DIR),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    xml = environment.get_template("tde.bpmn.j2").render(
-        name=name,
-        description='Says "5 < 6" & more',
-        inputs=[{"source": source, "target": target} for target, source in inputs.items()],
-        outputs=[{"source": source, "target": target} for target, source in outputs.items()],
-        awaits=False,
-    )
+    mappings = {
+        "inputs": [{"source": source, "target": target} for target, source in inputs.items()],
+        "outputs": [{"source": source, "target": target} for target, source in outputs.items()],
+    }
+    xml = render_tde(builders.executor(name, description='Says "5 < 6" & more', **mappings)).decode()
     assert workers.deploy({f"tde-{name}.bpmn": xml}) == {f"tde-{name}"}
 
 
