@@ -175,6 +175,8 @@ BEYOND = {
     ("TaskExecutor", "sql"),
     ("TaskExecutor", "script"),
     ("TaskExecutor", "container", "env"),
+    ("TaskExecutor", "inputs"),
+    ("TaskExecutor", "outputs"),
 }
 """Kind and place of what docs/resources.md lists as beyond the API server."""
 

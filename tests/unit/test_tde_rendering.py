@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
@@ -67,3 +68,14 @@ def test_feel_reaches_the_engine_as_it_was_written(source, description):
 
 def test_kernel_processes_are_found_and_named():
     assert {"prokos-boot.bpmn", "prokos-pdo.bpmn", "prokos-route.bpmn"} <= set(kernel_processes())
+
+
+@pytest.mark.parametrize("field", ["inputs", "outputs"])
+@pytest.mark.parametrize("source", ["=assert(a, a > 1)", "= if b then assert (a, true) else 1"])
+def test_an_assertion_is_refused_since_its_failure_would_be_the_tde_s(field: str, source: str):
+    with pytest.raises(ValueError, match="say what must hold in inputSchema or outputSchema"):
+        executor(**{field: [{"source": source, "target": "x"}]})
+
+
+def test_a_variable_may_be_called_as_it_likes():
+    executor(inputs=[{"source": "=assertion + my.assert", "target": "x"}])
