@@ -78,7 +78,7 @@ soak: setup ## An hour of steady work: does memory stay flat?
 	@$(BIN)/python -m benchmarks.soak
 
 NEWER := 8.8.21
-NEWER_TESTS := outcomes foreign router_llm kernel_bpmn_deploys single_use
+NEWER_TESTS := outcomes foreign router_llm kernel_bpmn_deploys single_use mappings
 
 engine-8.8: setup ## The same tests, as far as they need no disk, on Camunda's newer in-memory engine
 	@PROKOS_TEST_ENGINE=$(NEWER) $(BIN)/pytest -q $(NEWER_TESTS:%=tests/engine/test_%.py)

@@ -24,11 +24,9 @@ from prokos.resources.names import TDE_ATTEMPTS
 ROOT = Path(__file__).resolve().parent.parent
 LINTER = ROOT / "hack" / "bpmn-lint"
 
-MAPPINGS = [{"source": '=if total > 0 then "due" else "free"', "target": "order.state"}]
 TDES: dict[str, dict[str, Any]] = {
-    "plain": {"description": "", "inputs": [], "outputs": [], "awaits": False},
-    "mapped": {"description": "Maps its input & output.", "inputs": MAPPINGS, "outputs": MAPPINGS, "awaits": False},
-    "awaiting": {"description": "Awaits callbacks.", "inputs": [], "outputs": MAPPINGS, "awaits": True},
+    "plain": {"description": "Says <this> & that.", "awaits": False},
+    "awaiting": {"description": "Awaits callbacks.", "awaits": True},
 }
 """The kinds of TDE that the template can make, by the name they get."""
 

@@ -175,8 +175,6 @@ BEYOND = {
     ("TaskExecutor", "sql"),
     ("TaskExecutor", "script"),
     ("TaskExecutor", "container", "env"),
-    ("TaskExecutor", "inputs"),
-    ("TaskExecutor", "outputs"),
 }
 """Kind and place of what docs/resources.md lists as beyond the API server."""
 

@@ -125,8 +125,10 @@ LONG = 110
 
 def test_an_executor_without_tasks_has_no_pods_and_one_with_a_long_task_keeps_its_own(shop):
     source = f"import os, time\ndef main(input):\n    time.sleep({LONG})\n    return {{'pod': os.uname().nodename}}\n"
+    scaling = {"min": 0, "max": 2}
+    rare = script(source, scaling=scaling, timeout=f"{LONG + 60}s", accepts=[{"jobType": "rare"}])
     shop.apply(
-        resource("TaskExecutor", "rare", script(source, scaling={"min": 0, "max": 2}, accepts=[{"jobType": "rare"}])),
+        resource("TaskExecutor", "rare", rare),
         resource("ProcessDefinition", "rare", {"bpmn": NOOP_BPMN.format(process="rare", job_type="rare")}),
     )
     try:

@@ -74,13 +74,13 @@ def test_an_engine_that_somebody_else_runs(operator, engine):
 
 
 TOKENS = """
-import http.server, json, os, ssl, urllib.parse
+import base64, http.server, json, os, ssl, urllib.parse
 
 class Tokens(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         form = dict(urllib.parse.parse_qsl(self.rfile.read(int(self.headers["content-length"])).decode()))
-        right = form.get("client_secret") == "s3cr3t"
-        print(form.get("client_id"), form.get("audience"), "right" if right else "wrong", flush=True)
+        right = self.headers["authorization"] == "Basic " + base64.b64encode(b"prokos:s3cr3t").decode()
+        print("right" if right else "wrong", form.get("audience"), flush=True)
         self.send_response(200 if right else 401)
         self.end_headers()
         token = {"access_token": "t0k3n", "token_type": "Bearer", "expires_in": 300}
@@ -143,7 +143,7 @@ def test_an_engine_that_speaks_tls_and_a_server_of_tokens(space):
     asked = space.kubectl("logs", "tokens").splitlines()
     # The PDO, the worker, and who starts the process.
     assert len(asked) >= 3
-    assert set(asked) == {"prokos zeebe right"}
+    assert set(asked) == {"right zeebe"}
 
 
 def test_a_chart_that_fails_and_an_engine_without_an_image(space):

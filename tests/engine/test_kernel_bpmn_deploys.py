@@ -86,13 +86,8 @@ def _unique() -> str:
     return f"test-{uuid.uuid4().hex[:8]}"
 
 
-def deploy_tde(workers: Workers, name: str, inputs: dict[str, str], outputs: dict[str, str]) -> None:
-    """Deploy a TDE; mappings are given as target to source."""
-    mappings = {
-        "inputs": [{"source": source, "target": target} for target, source in inputs.items()],
-        "outputs": [{"source": source, "target": target} for target, source in outputs.items()],
-    }
-    xml = render_tde(builders.executor(name, description='Says "5 < 6" & more', **mappings)).decode()
+def deploy_tde(workers: Workers, name: str) -> None:
+    xml = render_tde(builders.executor(name, description='Says "5 < 6" & more')).decode()
     assert workers.deploy({f"tde-{name}.bpmn": xml}) == {f"tde-{name}"}
 
 
@@ -199,30 +194,14 @@ def test_a_route_is_recorded_or_refused(workers: Workers, unique: str, decided: 
 
 
 def test_plain_tde_hands_the_variables_of_its_message_to_the_worker(workers: Workers, unique: str) -> None:
-    deploy_tde(workers, unique, inputs={}, outputs={})
+    deploy_tde(workers, unique)
     workers.publish(f"prokos.tde.{unique}", "1", task={"job": 1}, input={"amount": 5})
     variables = workers.work(f"prokos.tde.{unique}", {})
     assert variables == {"task": {"job": 1}, "input": {"amount": 5}}
 
 
-def test_tde_maps_inputs_and_outputs(workers: Workers, unique: str) -> None:
-    deploy_tde(
-        workers,
-        unique,
-        inputs={"order.total": "=amount * 2 // twice\n+ 1", "order.name": '="<" + name', "all": "=input"},
-        outputs={"price.net": "=net", "price.text": '=string(net) + " & more"', "echo": "=output"},
-    )
-    # Variables named like ours do not get into what the mappings build.
-    workers.publish(f"prokos.tde.{unique}", "1", amount=5, name="x", input="theirs", output={"stale": True})
-    execute = workers.work(f"prokos.tde.{unique}", {}, net=11, outcome={"kind": "completed"})
-    assert execute["input"] == {"order": {"total": 11, "name": "<x"}, "all": "theirs"}
-    output = workers.work(f"prokos.tde.{unique}.output", {})
-    assert output["output"] == {"price": {"net": 11, "text": "11 & more"}, "echo": {"stale": True}}
-    assert output["outcome"] == {"kind": "completed"}
-
-
 def test_second_start_of_a_tde_for_the_same_task_is_dropped(workers: Workers, unique: str) -> None:
-    deploy_tde(workers, unique, inputs={}, outputs={})
+    deploy_tde(workers, unique)
     for attempt in (1, 2):
         workers.publish(f"prokos.tde.{unique}", "1", attempt=attempt)
     workers.publish(f"prokos.tde.{unique}", "2", attempt=3)
@@ -231,7 +210,7 @@ def test_second_start_of_a_tde_for_the_same_task_is_dropped(workers: Workers, un
 
 
 def test_tde_can_be_called_directly(workers: Workers, unique: str) -> None:
-    deploy_tde(workers, unique, inputs={"amount": "=amount"}, outputs={"net": "=net"})
+    deploy_tde(workers, unique)
     running = workers.gateway.CreateProcessInstanceWithResult.future(
         pb.CreateProcessInstanceWithResultRequest(
             request=pb.CreateProcessInstanceRequest(
@@ -240,7 +219,5 @@ def test_tde_can_be_called_directly(workers: Workers, unique: str) -> None:
             requestTimeout=int(DEADLINE * 1000),
         )
     )
-    assert workers.work(f"prokos.tde.{unique}", {}, net=4)["input"] == {"amount": 5}
-    key, variables = workers.take(f"prokos.tde.{unique}.output")
-    workers.complete(key, **variables["output"])
+    assert workers.work(f"prokos.tde.{unique}", {}, net=4) == {"amount": 5}
     assert json.loads(running.result(timeout=DEADLINE).variables)["net"] == 4

@@ -65,7 +65,7 @@ def dev(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "out-mapped", "def main(input):\n    return {'sum': input['a'] + input['b']['c']}\n", job_type="out-mapped"
     )
     mapped["spec"]["inputs"] = [{"source": "=n", "target": "a"}, {"source": "=n * 10", "target": "b.c"}]
-    mapped["spec"]["outputs"] = [{"source": "=sum + 1", "target": "result"}]
+    mapped["spec"]["outputs"] = [{"source": "=sum + modulo(1, divisor)", "target": "result"}]
     at_once = {"backoff": {"initial": "20ms", "multiplier": 1}}
     resources += [mapped, python_executor("out-stubborn", SOURCES["flaky"], job_type="out-stubborn", **at_once)]
     processes = {f"out-{name}": one_task(f"out-{name}", f"out-{name}") for name in [*SOURCES, "mapped"]}
@@ -142,7 +142,15 @@ def test_an_output_that_is_no_json_is_an_incident(dev: DevSystem) -> None:
 
 
 def test_feel_mappings_are_evaluated_on_both_sides(dev: DevSystem) -> None:
-    assert dev.run_process("out-mapped", {"n": 4})["result"] == 45
+    assert dev.run_process("out-mapped", {"n": 4, "divisor": 2})["result"] == 45
+
+
+def test_a_mapping_that_cannot_be_computed_is_an_incident_of_the_task(dev: DevSystem) -> None:
+    failed = dev.run("run", "out-mapped", "--var", "n=4", "--var", "divisor=0", check=False)
+    assert failed.returncode == 1
+    assert "spec.outputs cannot be computed" in failed.stderr
+    assert "Division by zero" in failed.stderr
+    assert "prokos retry" in failed.stderr
 
 
 def test_a_task_nobody_accepts_is_an_incident_that_says_what_to_do(dev: DevSystem) -> None:

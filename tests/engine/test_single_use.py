@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from prokos.engine import Connection
-from prokos.processes import render_tde
+from prokos.processes import tde_resources
 from prokos.tde.deployment import build_worker_deployment
 from unit.builders import executor
 
@@ -62,7 +62,7 @@ async def deployed(engine: EngineClient, name: str, directory: Path, **spec: Any
     source = "def main(input):\n    print('a task runs')\n    return {'n': input['n']}\n"
     settings = {"concurrency": 1, "scaling": {"podPerTask": True}, **spec}
     one = executor(name, **{"script": {"language": "python", "source": source}, **settings})
-    await engine.deploy({f"tde-{name}.bpmn": render_tde(one)})
+    await engine.deploy(tde_resources(one))
     workers = Workers(one, engine.connection.address, directory)
     try:
         yield workers
@@ -86,7 +86,6 @@ async def test_each_worker_takes_one_task_sees_it_to_its_end_and_ends(
         await _all_but_one(tasks)
         ended.append(await workers.ended(await workers.start()))
         found = [(await task).variables for task in tasks]
-    # The one that ends may be another worker's: any of them maps the next output.
     assert [(code, log.count('"a task runs"'), log.count('"task ended"')) for code, log in ended] == [(0, 1, 1)] * 3
     assert [one["n"] for one in found] == [0, 1, 2]
     if outputs:

@@ -38,6 +38,10 @@ class FakeEngine:
         """Job type and limit of each poll."""
         self.commands: list[Command] = []
         self.gone: set[int] = set()
+        self.decisions: list[tuple[str, dict[str, Any]]] = []
+        """Id and variables of each evaluation that was asked for."""
+        self.values: Any = []
+        """What evaluations give."""
         self.refusals: dict[str | tuple[str, int], Exception] = {}
         self.hiccups: dict[str, list[Exception]] = defaultdict(list)
         self.losses = Losses(None)
@@ -114,6 +118,11 @@ class FakeEngine:
     ) -> None:
         await self._record("error", key, code, message, json.loads(to_json(variables or {})))
         self.gone.add(key)
+
+    async def evaluate_decision(self, decision_id: str, variables: Mapping[str, Any]) -> Any:
+        await self._answer("evaluate", None)
+        self.decisions.append((decision_id, json.loads(to_json(variables))))
+        return self.values
 
     async def extend_lease(self, key: int, lease: float) -> None:
         await self._record("extend", key, lease)

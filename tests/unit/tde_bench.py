@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers import wait_until
-from prokos.resources.names import tde_job_type, tde_output_job_type
+from prokos.resources.names import tde_job_type
 from prokos.tde import Context, Environment, Executor, Secrets, TaggedTask
 from prokos.tde.lease import TDE_LEASE
 from prokos.tde.worker import TdeWorker
@@ -104,9 +104,7 @@ class Bench:
 
     def done(self) -> bool:
         """Whether a TDE's job was reported, or the TDE cancelled."""
-        return any(
-            key in {TDE, TDE + 1, TDE_INSTANCE} for _, key, *_ in self.engine.reports + self.engine.named("cancel")
-        )
+        return any(key in {TDE, TDE_INSTANCE} for _, key, *_ in self.engine.reports + self.engine.named("cancel"))
 
 
 def dispatched(
@@ -122,8 +120,3 @@ def dispatched(
 def called(variables: dict[str, Any] | None = None, **changes: Any) -> Job:
     """The job of a TDE that a process called itself."""
     return job(TDE, tde_job_type("payer"), variables, process="tde-payer", instance=TDE_INSTANCE, **changes)
-
-
-def output_job(variables: dict[str, Any]) -> Job:
-    """The Output job of a TDE."""
-    return job(TDE + 1, tde_output_job_type("payer"), variables, process="tde-payer", instance=TDE_INSTANCE)

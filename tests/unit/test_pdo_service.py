@@ -122,18 +122,6 @@ async def test_a_task_that_is_too_large_becomes_an_incident_that_says_what_to_do
     assert 7 not in pdo.flights
 
 
-async def test_a_number_that_a_mapping_would_change_is_an_incident_and_starts_nothing(system):
-    pdo = system.start(executor("payer", RULE, inputs=[{"source": "=amount.net", "target": "sum"}]))
-    system.engine.offer(job(7, variables='{"amount":{"net":[1,1e300]}}'))
-    await wait_until(lambda: system.engine.reports)
-    ((_, key, message, retries, _),) = system.engine.reports
-    assert (key, retries) == (7, 0)
-    assert "FEEL would change the number amount.net[1]" in message
-    assert system.started == []
-    assert pdo.journal.latest(1)[0]["state"] == "incident"
-    assert 7 not in pdo.flights
-
-
 async def test_a_tde_that_cannot_be_started_costs_no_attempt(system):
     system.engine.refusals["publish"] = RejectedError("no such message")
     pdo = system.start(executor("payer", RULE))

@@ -13,10 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from helpers import wait_until
-from prokos.engine import NotFoundError, PayloadTooLargeError, RejectedError
+from prokos.engine import NotFoundError, RejectedError
 from prokos.tde import BusinessError, Context, FatalFailure, RetryableFailure
 from unit.builders import task
-from unit.tde_bench import PARENT, TDE, Bench, called, dispatched, output_job
+from unit.tde_bench import PARENT, TDE, Bench, called, dispatched
 
 
 def raising(error: Exception | None):
@@ -79,35 +79,6 @@ async def test_each_attempt_is_counted_by_its_outcome_and_leaves_one_line(error,
     assert tags == ("payer", "orders", 100, "Pay", 950)
     assert line["seconds"] >= 0
     assert error is None or str(line["message"]) in str(error) or "KeyError" in line["message"]
-
-
-OUTPUTS = [{"source": "=paid", "target": "total"}]
-MAPPED_ENDINGS = [
-    ({}, "completed", "info"),
-    ({("complete", PARENT): PayloadTooLargeError("5 MB are too much")}, "incident", "warning"),
-    ({("complete", PARENT): NotFoundError("no such job")}, "gone", "info"),
-]
-
-
-@pytest.mark.parametrize(("refusals", "outcome", "level"), MAPPED_ENDINGS)
-async def test_an_attempt_with_outputs_is_counted_and_logged_by_what_became_of_its_output(
-    refusals, outcome, level
-) -> None:
-    bench = Bench(raising(None), outputs=OUTPUTS)
-    bench.engine.refusals.update(refusals)
-    variables = {"prokosTask": task(PARENT).to_variable(), "outcome": {"kind": "completed"}, "output": {"total": 1}}
-    bench.engine.offer(dispatched(), output_job(variables))
-    with capture_logs() as logs:
-        async with bench.running():
-            await wait_until(lambda: {key for _, key, *_ in bench.engine.reports} >= {TDE, TDE + 1})
-    found = await scraped(bench)
-    assert {name: value for name, value in found.items() if "ended" in name[0]} == {
-        ("prokos_tde_ended_total", outcome): 1
-    }
-    assert (found["prokos_tde_started_total", ""], found["prokos_tde_duration_seconds_count", ""]) == (1, 1)
-    assert found["prokos_tde_running", ""] == 0
-    (line,) = [entry for entry in logs if entry.get("job") == PARENT and entry["event"] in LAST_LINES]
-    assert (line["log_level"], line.get("outcome", "gone"), line["element"]) == (level, outcome, "Pay")
 
 
 async def test_an_attempt_whose_task_ended_before_its_report_is_counted_as_gone() -> None:

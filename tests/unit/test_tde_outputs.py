@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from prokos.engine import PayloadTooLargeError
+from helpers import wait_until
+from prokos.engine import EngineUnavailableError, EvaluationError, NotFoundError, PayloadTooLargeError, RejectedError
 from prokos.tde import BusinessError, Context, FatalFailure, RetryableFailure
-from unit.builders import task
-from unit.tde_bench import AGAIN, IN_OPERATE, PARENT, TDE, Bench, called, dispatched, output_job
+from unit.tde_bench import AGAIN, IN_OPERATE, PARENT, TDE, Bench, called, dispatched
 
 OUTPUTS = [{"source": "=paid", "target": "total"}]
 INPUTS = [{"source": "=amount", "target": "sum"}]
+COMPUTED = [{"source": "=paid * 2", "target": "double"}]
 
 
 async def succeed(data: dict[str, Any], _: Context) -> dict[str, Any]:
@@ -24,11 +26,6 @@ def failing(error: Exception):
         raise error
 
     return work
-
-
-def mapped(kind: str, output: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Variables of an Output job."""
-    return {"prokosTask": task(PARENT).to_variable(), "outcome": {"kind": kind, "message": ""}, "output": output}
 
 
 # --- called directly ------------------------------------------------------------------------------------------
@@ -48,7 +45,7 @@ async def test_a_called_tde_takes_all_variables_of_its_caller():
 
 async def test_a_called_tde_with_inputs_takes_what_they_map():
     bench = Bench(succeed, inputs=INPUTS)
-    await bench.does(called({"amount": 1, "input": {"sum": 1}}))
+    await bench.does(called({"amount": 1, "input": {"sum": 2}}))
     assert bench.executor.inputs == [{"sum": 1}]
 
 
@@ -65,16 +62,15 @@ async def test_a_called_tde_has_the_attempts_of_its_own_job():
 
 async def test_a_called_tde_with_outputs_gives_its_caller_what_they_map():
     bench = Bench(succeed, outputs=OUTPUTS)
-    assert await bench.does(output_job({"paid": 42, "output": {"total": 42}})) == [("complete", TDE + 1, {"total": 42})]
+    assert await bench.does(called()) == [("complete", TDE, {"total": 42})]
 
 
-async def test_a_called_tde_whose_mapped_output_is_too_large_becomes_an_incident():
-    bench = Bench(succeed, outputs=OUTPUTS)
-    bench.engine.refusals["complete", TDE + 1] = PayloadTooLargeError("too large")
-    ((name, key, message, retries, _),) = await bench.does(output_job({"output": {"total": 42}}))
-    assert (name, key, retries) == ("fail", TDE + 1, 0)
-    assert "too large" in message
-    assert message.endswith(IN_OPERATE)
+async def test_a_called_tde_whose_mapping_fails_becomes_an_incident():
+    bench = Bench(succeed, outputs=COMPUTED)
+    bench.engine.refusals["evaluate"] = EvaluationError("division by zero")
+    ((name, key, message, retries, _),) = await bench.does(called())
+    assert (name, key, retries) == ("fail", TDE, 0)
+    assert message == f"spec.outputs cannot be computed: division by zero{IN_OPERATE}"
 
 
 async def test_a_called_tde_that_is_cancelled_is_no_error():
@@ -88,92 +84,130 @@ async def test_a_called_tde_that_is_cancelled_is_no_error():
 
 async def test_a_mapped_input_is_what_the_executor_gets():
     bench = Bench(succeed, inputs=INPUTS)
-    await bench.does(dispatched({"sum": 1}))
+    await bench.does(dispatched({"amount": 1, "other": 2}))
     assert bench.executor.inputs == [{"sum": 1}]
+    assert bench.engine.decisions == [], "what a path names needs no engine"
 
 
-async def test_a_result_that_is_to_be_mapped_goes_to_the_tde_first():
+async def test_what_feel_computes_is_asked_of_the_engine_with_what_it_names():
+    bench = Bench(succeed, inputs=[*INPUTS, {"source": "=amount * rate", "target": "order.net"}])
+    bench.engine.values = [None, 3]
+    await bench.does(dispatched({"amount": 1, "rate": 2, "other": 3}))
+    assert bench.executor.inputs == [{"sum": 1, "order": {"net": 3}}]
+    ((decision, variables),) = bench.engine.decisions
+    assert decision.startswith("tde-payer-inputs-")
+    assert variables == {"amount": 1, "rate": 2}
+
+
+async def test_a_mapped_output_is_what_the_task_gets():
     bench = Bench(succeed, outputs=OUTPUTS)
-    outcome = {"kind": "completed", "message": ""}
-    assert await bench.does(dispatched()) == [("complete", TDE, {"paid": 42, "outcome": outcome})]
-    assert bench.hints.sent == [], "the task has not ended yet"
-
-
-async def test_what_was_mapped_completes_the_task():
-    bench = Bench(succeed, outputs=OUTPUTS)
-    commands = await bench.does(output_job(mapped("completed", {"total": 42})))
-    assert commands == [("complete", PARENT, {"total": 42}), ("complete", TDE + 1, {})]
+    assert await bench.does(dispatched()) == [("complete", PARENT, {"total": 42}), ("complete", TDE, {})]
     assert bench.hints.sent == [(PARENT, "completed")]
 
 
-async def test_a_mapping_of_nothing_completes_the_task_with_nothing():
-    bench = Bench(succeed, outputs=OUTPUTS)
-    assert (await bench.does(output_job(mapped("completed"))))[0] == ("complete", PARENT, {})
+async def test_outputs_see_the_result_over_the_tasks_variables():
+    sources = ["=paid", "=rate", "=input.paid", "=paid + rate + input.rate", "=nothing"]
+    mappings = [{"source": source, "target": f"v{number}"} for number, source in enumerate(sources)]
+    bench = Bench(succeed, outputs=mappings, inputs=INPUTS)
+    bench.engine.values = [0, 0, 0, 48, None]
+    (complete, _) = await bench.does(dispatched({"paid": 1, "rate": 3, "amount": 5}))
+    assert complete == ("complete", PARENT, {"v0": 42, "v1": 3, "v2": 1, "v3": 48, "v4": None})
+    given = {"paid": 1, "rate": 3, "amount": 5}
+    assert [variables for _, variables in bench.engine.decisions] == [{"paid": 42, "rate": 3, "input": given}]
 
 
-async def test_a_failure_is_reported_at_once_although_there_are_outputs():
-    bench = Bench(failing(FatalFailure("broken")), outputs=OUTPUTS)
+@pytest.mark.parametrize(
+    ("targets", "values", "built"),
+    [
+        (["a.b", "a.c", "d"], [1, 2, 3], {"a": {"b": 1, "c": 2}, "d": 3}),
+        (["a", "a.b"], [1, 2], {"a": {"b": 2}}),
+        (["a", "a.b"], [{"c": 1}, 2], {"a": {"c": 1, "b": 2}}),
+        (["a.b", "a"], [1, 2], {"a": 2}),
+    ],
+)
+async def test_targets_descend(targets, values, built):
+    bench = Bench(succeed, outputs=[{"source": "=x + 1", "target": target} for target in targets])
+    bench.engine.values = values
+    assert (await bench.does(dispatched()))[0] == ("complete", PARENT, built)
+
+
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (EvaluationError("failed to evaluate expression '[\nmodulo(a, b)\n]'"), "cannot be computed: failed to eval"),
+        (
+            RejectedError("no decision found for id"),
+            "the engine does not take what they are to be computed from: no de",
+        ),
+        (NotFoundError("no decision found for id"), "does not take what they are to be computed from: no decision"),
+        (PayloadTooLargeError("EXCEEDED_BATCH_RECORD_SIZE"), "EXCEEDED_BATCH_RECORD_SIZE"),
+    ],
+)
+async def test_a_mapping_that_cannot_be_computed_is_an_incident_of_the_task(side, error, said):
+    bench = Bench(succeed, **{side: COMPUTED})
+    bench.engine.refusals["evaluate"] = error
+    tde, (_, key, message, retries, _) = await bench.does(dispatched({"paid": 1}))
+    assert (key, retries) == (PARENT, 0)
+    assert message.startswith(f"spec.{side}")
+    assert said in message
+    assert "\n" not in message
+    assert tde == ("complete", TDE, {"outcome": {"kind": "failed", "message": message.removesuffix(AGAIN)}})
+    assert bench.executor.inputs == ([] if side == "inputs" else [{"paid": 1}])
+    assert bench.hints.sent == [(PARENT, "incident")]
+
+
+async def test_an_expression_that_is_two_is_an_incident():
+    bench = Bench(succeed, outputs=[{"source": "=1, 2", "target": "a"}])
+    bench.engine.values = [1, 2]
+    _, (_, _, message, retries, _) = await bench.does(dispatched())
+    assert "not a single one" in message
+    assert retries == 0
+
+
+async def test_an_engine_that_does_not_answer_costs_no_attempt():
+    bench = Bench(succeed, outputs=COMPUTED)
+    bench.engine.refusals["evaluate"] = EngineUnavailableError("no leader")
+    with capture_logs() as logs:
+        bench.engine.offer(dispatched())
+        async with bench.running():
+            await wait_until(lambda: [line for line in logs if "its lease brings it back" in line["event"]])
+    assert bench.engine.reports == []
+
+
+async def test_a_failure_has_nothing_to_map():
+    bench = Bench(failing(FatalFailure("broken")), outputs=COMPUTED)
     outcome = {"kind": "failed", "message": "broken"}
     assert await bench.does(dispatched()) == [
         ("complete", TDE, {"outcome": outcome}),
         ("fail", PARENT, f"broken{AGAIN}", 0, 0),
     ]
+    assert bench.engine.decisions == []
 
 
-async def test_a_number_that_the_mapping_would_change_is_an_incident_and_is_not_mapped():
+async def test_a_number_that_feel_would_change_is_an_incident():
     async def large(_: dict[str, Any], __: Context) -> dict[str, Any]:
-        return {"paid": 1e300, "other": 2**64}
+        return {"paid": [1, 1e300], "other": 2**64}
 
-    tde, (_, key, message, retries, _) = await Bench(large, outputs=OUTPUTS).does(dispatched())
-    assert tde[0] == "complete"
-    assert "paid" not in tde[2]
+    bench = Bench(large, outputs=COMPUTED)
+    _, (_, key, message, retries, _) = await bench.does(dispatched())
     assert (key, retries) == (PARENT, 0)
-    assert "FEEL would change the output's number paid:" in message
+    assert "spec.outputs: the engine's FEEL would change the number paid[1]:" in message
+    assert bench.engine.decisions == []
 
 
-async def test_a_number_that_no_mapping_names_is_not_looked_at():
+async def test_a_number_that_is_passed_on_keeps_every_digit():
     async def large(_: dict[str, Any], __: Context) -> dict[str, Any]:
-        return {"other": 1e300}
+        return {"paid": {"net": 2**64 - 1, "gross": [1e300]}}
 
-    ((_, _, variables),) = await Bench(large, outputs=OUTPUTS).does(dispatched())
-    assert variables["other"] == 1e300
-
-
-@pytest.mark.parametrize("kind", ["failed", "error"])
-async def test_the_output_of_an_attempt_that_has_none_is_not_reported(kind):
-    bench = Bench(succeed, outputs=OUTPUTS)
-    assert await bench.does(output_job(mapped(kind))) == [("complete", TDE + 1, {})]
-
-
-async def test_a_result_that_is_too_large_to_be_mapped_is_an_incident():
-    bench = Bench(succeed, outputs=OUTPUTS)
-    bench.engine.hiccups["complete"] = [PayloadTooLargeError("EXCEEDED_BATCH_RECORD_SIZE")]
-    tde, (_, key, message, retries, _) = await bench.does(dispatched())
-    assert (key, retries) == (PARENT, 0)
-    assert "EXCEEDED_BATCH_RECORD_SIZE" in message
-    assert tde == ("complete", TDE, {"outcome": {"kind": "failed", "message": message.removesuffix(AGAIN)}})
-    assert bench.hints.sent == [(PARENT, "incident")]
+    paths = [{"source": "=paid", "target": "a"}, {"source": "= paid.net ", "target": "b"}]
+    (complete, _) = await Bench(large, outputs=paths).does(dispatched())
+    assert complete[2] == {"a": {"net": 2**64 - 1, "gross": [1e300]}, "b": 2**64 - 1}
 
 
 async def test_a_mapped_output_that_is_too_large_is_an_incident():
     bench = Bench(succeed, outputs=OUTPUTS)
     bench.engine.refusals["complete", PARENT] = PayloadTooLargeError("too large")
-    (name, key, _, retries, _), _ = await bench.does(output_job(mapped("completed", {"total": 42})))
+    (name, key, _, retries, _), _ = await bench.does(dispatched())
     assert (name, key, retries) == ("fail", PARENT, 0)
     assert bench.hints.sent == [(PARENT, "incident")]
-
-
-@pytest.mark.parametrize("name", ["prokosTask", "outcome"])
-async def test_a_result_that_is_to_be_mapped_must_not_hide_the_tdes_own_variables(name):
-    async def work(_: dict[str, Any], __: Context) -> dict[str, Any]:
-        return {name: 1}
-
-    _, (_, _, message, retries, _) = await Bench(work, outputs=OUTPUTS).does(dispatched())
-    assert f"the output has a variable {name!r}" in message
-    assert retries == 0
-
-
-async def test_a_task_that_is_gone_when_its_output_is_reported_only_ends_the_tde():
-    bench = Bench(succeed, outputs=OUTPUTS)
-    bench.engine.gone.add(PARENT)
-    assert await bench.does(output_job(mapped("completed", {"total": 42}))) == [("complete", TDE + 1, {})]

@@ -6,16 +6,13 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from helpers import wait_until
 from prokos.engine import WrongStateError
-from prokos.tde import Context, FatalFailure, worker
+from prokos.tde import Context, FatalFailure
 from unit.builders import task
-from unit.tde_bench import PARENT, TDE, Bench, called, dispatched, output_job
+from unit.tde_bench import TDE, Bench, called, dispatched
 
 EXECUTE = "prokos.tde.payer"
-MAP = "prokos.tde.payer.output"
 
 
 class SingleUse(Bench):
@@ -91,45 +88,6 @@ async def test_a_task_that_a_process_called_itself() -> None:
     bench.engine.offer(called({"amount": 3}))
     await bench.ends()
     assert bench.engine.reports == [("complete", TDE, {"paid": 3})]
-
-
-OUTPUTS = [{"source": "=paid", "target": "sum"}]
-
-
-async def test_it_stays_for_the_output_that_the_engine_maps() -> None:
-    bench = SingleUse(succeed, outputs=OUTPUTS)
-    bench.engine.offer(dispatched({"amount": 3}))
-    running = asyncio.create_task(bench.ends())
-    await wait_until(bench.done)
-    assert not running.done()
-    outcome = {"kind": "completed", "message": ""}
-    bench.engine.offer(output_job({"prokosTask": task(PARENT).to_variable(), "output": {"sum": 3}, "outcome": outcome}))
-    await running
-    assert bench.engine.commands[-2:] == [("complete", PARENT, {"sum": 3}), ("complete", TDE + 1, {})]
-
-
-async def test_it_takes_no_output_before_its_own_task_made_one() -> None:
-    bench: SingleUse
-
-    async def work(data: dict[str, Any], _: Context) -> dict[str, Any]:
-        assert bench.engine.waiting[MAP]
-        assert not [poll for poll in bench.engine.polls if poll[0] == MAP]
-        return data
-
-    bench = SingleUse(work, outputs=OUTPUTS)
-    outcome = {"kind": "completed", "message": ""}
-    variables = {"prokosTask": task(PARENT).to_variable(), "output": {"sum": 3}, "outcome": outcome}
-    bench.engine.offer(output_job(variables), dispatched({"amount": 3}))
-    await bench.ends()
-    assert not bench.engine.waiting[MAP]
-    assert not bench.engine.named("fail")
-
-
-async def test_it_does_not_wait_for_ever_for_an_output_that_another_one_took(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "LINGER", 0.1)
-    bench = SingleUse(succeed, outputs=OUTPUTS)
-    bench.engine.offer(dispatched({"amount": 3}))
-    await bench.ends()
 
 
 async def test_a_worker_that_is_told_to_end_ends_its_task_first_or_takes_none() -> None:

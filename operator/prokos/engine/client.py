@@ -181,12 +181,15 @@ class EngineClient:
         )
 
     async def deploy(self, resources: Mapping[str, bytes]) -> list[DeployedProcess]:
-        """Deploy BPMN resources together, all or none.
+        """Deploy BPMN and DMN resources together, all or none.
 
         The engine keeps the version of a process whose resource name and content are what it has already.
 
         Args:
-            resources: Resource name (ending in `.bpmn`) to content.
+            resources: Resource name (ending in `.bpmn` or `.dmn`) to content.
+
+        Returns:
+            The processes among them.
 
         Raises:
             RejectedError: The engine refuses a resource; its message names the elements.
@@ -197,6 +200,23 @@ class EngineClient:
         response = await self._call(self._gateway.DeployResource, request, timeout=60)
         processes = [item.process for item in response.deployments if item.HasField("process")]
         return [DeployedProcess(p.bpmnProcessId, p.version, p.processDefinitionKey, p.resourceName) for p in processes]
+
+    async def evaluate_decision(self, decision_id: str, variables: Mapping[str, Any]) -> Any:
+        """Have the newest version of a decision evaluated.
+
+        Returns:
+            Its output, from JSON.
+
+        Raises:
+            EvaluationError: FEEL cannot compute it from these variables.
+            NotFoundError: There is no such decision; before 8.8 a `RejectedError`.
+            RejectedError: The variables are too large.
+        """
+        request = pb.EvaluateDecisionRequest(decisionId=decision_id, variables=to_json(variables))
+        response = await self._call(self._gateway.EvaluateDecision, request)
+        if response.failureMessage:
+            raise errors.EvaluationError(response.failureMessage)
+        return json.loads(response.decisionOutput)
 
     async def create_instance(
         self, process_id: str, variables: Mapping[str, Any] | None = None, *, version: int = -1

@@ -36,6 +36,10 @@ class PayloadTooLargeError(RejectedError):
     """The variables exceed what the engine can store in one record (4 MB, in effect about 2 MB)."""
 
 
+class EvaluationError(RejectedError):
+    """A decision cannot be computed from these variables."""
+
+
 class AccessDeniedError(EngineError):
     """The engine does not accept our credentials, or they do not allow this command."""
 

@@ -2,18 +2,15 @@
 
 Camunda 8.6.0 evaluates whole numbers as 64-bit integers, also those that were written as decimals: of `1e300` a
 mapping makes 0, of `1e20` 7766279631452241920, and no error (measured). Integers from 2^63 on, which it stores
-unchanged, make the mapping fail, in the TDE's instance and not in the task. So what a mapping names is looked at before
-it is mapped.
+unchanged, become negative or make it fail. So what an expression names is looked at before it is computed.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
 LIMIT = 2**63
 """Numbers from here on, and below its negative, do not come through a mapping."""
@@ -21,35 +18,20 @@ LIMIT = 2**63
 BEYOND_FEEL = "it is not between -2^63 and 2^63-1. Pass it as a string, or map only variables without such numbers"
 """What a message says of such a number."""
 
-_MAY_BE_LARGE = re.compile(r"\d{19}|\d[eE]")
-"""What a JSON text contains that holds such a number; most texts do not, and are not parsed."""
 
-
-def changed_number(variables: str, sources: Iterable[str]) -> str | None:
+def changed_number(variables: Mapping[str, Any], sources: Sequence[str]) -> str | None:
     """The path of a number that mappings with these sources would change.
 
     Args:
-        variables: A JSON object as text: what the mappings are evaluated over.
-        sources: Their FEEL expressions. A variable whose name is in none of them is not looked at, nor what is within
-            one that they only pass on (`=order`), which the engine copies as it is.
+        variables: What the mappings are evaluated over.
+        sources: Their FEEL expressions. A variable whose name is in none of them is not looked at.
 
     Returns:
         The path, like `order.items[3]`; None when there is no such number.
     """
-    if not _MAY_BE_LARGE.search(variables):
-        return None
-    return changed_number_of(json.loads(variables), sources)
-
-
-def changed_number_of(variables: Mapping[str, Any], sources: Iterable[str]) -> str | None:
-    """`changed_number` of variables that are parsed already."""
-    expressions = [source.removeprefix("=").strip() for source in sources]
     for name, value in variables.items():
-        if any(name in expression and name != expression for expression in expressions):
-            if path := _find_large(name, value):
-                return path
-        elif name in expressions and _is_large(value):
-            return name
+        if any(name in source for source in sources) and (path := _find_large(name, value)):
+            return path
     return None
 
 

@@ -19,8 +19,8 @@ from prokos.engine import (
 from prokos.kernel.plan import late_shards, plan_boot, register_version, unwell
 from prokos.kernel.routes import keep_routes
 from prokos.pdo.beat import BEAT_MESSAGE
-from prokos.processes import render_tde
-from prokos.resources.names import tde_job_type, tde_process_id
+from prokos.processes import tde_resources
+from prokos.resources.names import tde_job_type
 from prokos.router import Decision, decide, newest_elements
 
 if TYPE_CHECKING:
@@ -139,15 +139,15 @@ class KernelSteps:
     async def deploy_tde(self, job: Job) -> dict[str, Any]:
         """The executor's TDE process is deployed."""
         executor = self._executor(job)
-        resource = f"{tde_process_id(executor.metadata.name)}.bpmn"
-        deployed = await self._deploy(resource, render_tde(executor))
+        deployed = await self._deploy(tde_resources(executor))
         return {"tde": asdict(deployed[0])}
 
-    async def _deploy(self, resource: str, xml: bytes) -> list[DeployedProcess]:
+    async def _deploy(self, resources: Mapping[str, bytes]) -> list[DeployedProcess]:
         try:
-            return await self.client.deploy({resource: xml})
+            return await self.client.deploy(resources)
         except RejectedError as error:
-            raise StepRefusedError(REFUSED, f"the engine refuses {resource}: {error}") from error
+            names = " and ".join(resources)
+            raise StepRefusedError(REFUSED, f"the engine refuses {names}: {error}") from error
 
     async def start_workers(self, job: Job) -> None:
         """The executor's workers run as it says."""
@@ -197,7 +197,7 @@ class KernelSteps:
     async def deploy_process(self, job: Job) -> dict[str, Any]:
         """The BPMN is deployed; the engine keeps the version of content it has already."""
         process = self._process(job)
-        deployed = await self._deploy(process.file.resource_name, process.file.xml)
+        deployed = await self._deploy({process.file.resource_name: process.file.xml})
         return {"deployed": [asdict(item) for item in deployed]}
 
     async def plan_routes(self, job: Job) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from prokos.engine import EngineError, JobSource, NotFoundError, PayloadTooLargeError, RejectedError, Slots
-from prokos.engine.feel_numbers import BEYOND_FEEL, changed_number
 from prokos.engine.taken import Taken
 from prokos.pdo.dispatch import start_tde
 from prokos.pdo.executing import Executing
@@ -276,19 +275,14 @@ class Pdo:
         return None
 
     async def _dispatch(self, job: Job, task: TaggedTask, decision: Decision) -> None:
-        executor = self.registry.executors.get(decision.executor)
-        if executor is None:
+        if decision.executor not in self.registry.executors:
             gone = f"the executor {decision.executor!r} was removed; add it again, or route the task elsewhere, "
             await self._refuse(task, Refused(f"{gone}then retry the task"))
-            return
-        sources = [mapping.source for mapping in executor.spec.inputs]
-        if sources and (path := changed_number(job.raw_variables, sources)):
-            await self._reject(task, f"the engine's FEEL would change the number {path}: {BEYOND_FEEL}")
             return
         self.flights.assign(task, decision.executor)
         self.journal.update(task.job_key, "dispatched", decision=decision)
         try:
-            await start_tde(self.client, task, executor, job.raw_variables)
+            await start_tde(self.client, task, decision.executor, job.raw_variables)
         except PayloadTooLargeError as error:
             size = f"the task's variables ({len(job.raw_variables)} characters) are too large to be passed to its"
             await self._reject(task, f"{size} executor: {error}. Map only what it needs with zeebe:input")

@@ -4,11 +4,11 @@ from prokos.processes.checked import Checked, check_manifests
 from prokos.processes.definitions import Definition, read_definitions
 from prokos.processes.model import Process, ProcessFile, Task
 from prokos.processes.reading import read_bpmn
-from prokos.processes.tde import kernel_processes, render_tde
+from prokos.processes.tde import kernel_processes, render_mappings, render_tde, tde_resources
 from prokos.processes.validation import validate
 from prokos.resources.loaded import BpmnSource, Loaded, Located
 from prokos.resources.manifests import load_manifests
-from prokos.resources.names import tde_job_type, tde_message, tde_output_job_type, tde_process_id
+from prokos.resources.names import tde_job_type, tde_message, tde_process_id
 from prokos.resources.problems import Problem
 
 __all__ = [
@@ -26,10 +26,11 @@ __all__ = [
     "load_manifests",
     "read_bpmn",
     "read_definitions",
+    "render_mappings",
     "render_tde",
     "tde_job_type",
     "tde_message",
-    "tde_output_job_type",
     "tde_process_id",
+    "tde_resources",
     "validate",
 ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from prokos.resources.base import API_VERSION, ITEMS_MAX, Duration, Metadata, Model
-from prokos.resources.cel import Rule, beyond_cel, cel, immutable, keyed
+from prokos.resources.cel import Rule, cel, immutable, keyed
 from prokos.resources.container_settings import ContainerSettings
 from prokos.resources.grpc_settings import GrpcSettings
 from prokos.resources.http_settings import HttpSettings
@@ -27,9 +26,6 @@ Settings = ScriptSettings | HttpSettings | GrpcSettings | SqlSettings | Containe
 
 RESERVED_NAMES = frozenset({"engine", "kernel", "pdo", "router", "none"})
 """Names no executor may have: those of the system's own parts, and the router model's word for no executor."""
-
-
-_ASSERTION = re.compile(r"\bassert\s*\(")
 
 
 class AcceptRule(Model):
@@ -61,17 +57,6 @@ class FeelMapping(Model):
     target: str = Field(
         description="Name of the variable, dots descend into it.", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
     )
-
-    @field_validator("source")
-    @classmethod
-    @beyond_cel("`assert` in `inputs` and `outputs`")
-    def _cannot_fail(cls, source: str) -> str:
-        """FEEL makes null of what it cannot compute; `assert` alone fails (8.6.0), in the TDE and not in its task."""
-        if _ASSERTION.search(source):
-            raise ValueError(
-                "assert() would stop the TDE and not its task; say what must hold in inputSchema or outputSchema"
-            )
-        return source
 
 
 class Backoff(Model):

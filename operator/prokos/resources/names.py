@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prokos.resources.executor import FeelMapping
+
 RESERVED_JOB_TYPE_PREFIX = "prokos."
 """Job types that start with this are the kernel's and the TDEs'; a user's process must not use them."""
 
@@ -39,9 +47,13 @@ def tde_job_type(name: str) -> str:
     return f"prokos.tde.{name}"
 
 
-def tde_output_job_type(name: str) -> str:
-    """Type of the TDE's Output job, which exists when the executor declares `outputs`."""
-    return f"prokos.tde.{name}.output"
+def mapping_decision(name: str, side: str, mappings: Sequence[FeelMapping]) -> str:
+    """Id of the decision that evaluates the `inputs` or `outputs` (`side`) of an executor.
+
+    It names these very mappings: while an executor changes, workers of both revisions evaluate their own.
+    """
+    digest = hashlib.sha256("\0".join(mapping.source for mapping in mappings).encode()).hexdigest()
+    return f"tde-{name}-{side}-{digest[:12]}"
 
 
 def is_reserved_job_type(job_type: str) -> bool:

@@ -42,15 +42,10 @@ class WorkerMetrics:
         self._started.inc()
         self._running.inc()
 
-    def ended(self, outcome: str | None, seconds: float) -> None:
-        """An attempt ended; `outcome` is one of few words, or None when `mapped` will tell it."""
+    def ended(self, outcome: str, seconds: float) -> None:
+        """An attempt ended; `outcome` is one of few words."""
         self._running.dec()
         self._duration.observe(seconds)
-        if outcome is not None:
-            self._ended.labels(self._executor, outcome).inc()
-
-    def mapped(self, outcome: str) -> None:
-        """The outcome of an attempt whose output the engine has mapped."""
         self._ended.labels(self._executor, outcome).inc()
 
     def serve(self, address: str) -> Callable[[], None]:

@@ -31,11 +31,8 @@ TASK_VARIABLE = "prokosTask"
 """Variable of a dispatched TDE that holds its tagged task."""
 
 INPUT_VARIABLE = "input"
-"""Field of the tagged task, or variable, that holds the input: packed by `prokos.pdo.dispatch` or built by the
-executor's `inputs` mappings."""
-
-OUTPUT_VARIABLE = "output"
-"""Variable that the executor's `outputs` mappings build."""
+"""Field of the tagged task that holds the task's variables, packed by `prokos.pdo.dispatch`; `outputs` know them by
+this name, too."""
 
 ASK_AGAIN = 1.5
 """Seconds after which a TDE asks again for a task whose lease is over. A PDO takes that task within two seconds, unless
@@ -94,13 +91,13 @@ async def report(
     except (RejectedError, ValueError) as error:
         if isinstance(outcome, Failed):
             raise
-        refused = not_accepted(outcome, error)
+        refused = _not_accepted(outcome, error)
         await _fail(client, key, retries, attempt, refused, backoff, again)
         return refused
     return outcome
 
 
-def not_accepted(outcome: Outcome, error: Exception) -> Failed:
+def _not_accepted(outcome: Outcome, error: Exception) -> Failed:
     """What an outcome becomes that the engine refuses: too large, or no JSON. Trying again cannot help."""
     return Failed(f"the engine does not accept the task's {outcome.kind} outcome: {error}", retryable=False)
 
@@ -136,24 +133,15 @@ async def report_to_parent(
 async def end_tde(client: EngineClient, job: Job, outcome: Outcome, variables: dict[str, Any] | None = None) -> None:
     """Complete a TDE's own job. An outcome stays in the instance for whoever looks at it.
 
-    A result without `variables` leaves none, which saves the engine a record: that the TDE has ended says it.
+    A result leaves none, which saves the engine a record: that the TDE has ended says it.
     """
-    if not isinstance(outcome, Completed) or variables is not None:
+    if not isinstance(outcome, Completed):
         summary = {"kind": outcome.kind, "message": outcome.message[:500]}
         variables = {**(variables or {}), OUTCOME_VARIABLE: summary}
     try:
         await client.complete_job(job.key, variables)
     except NotFoundError:
         log.debug("TDE has ended already", job=job.key)
-
-
-class Unreported(Enum):
-    """Why an attempt has no outcome of its own to tell."""
-
-    MAPPED = "mapped"
-    """The engine maps its output; the Output step reports what comes of it."""
-    GONE = "gone"
-    """Nobody waits for it any more."""
 
 
 class Parent(Enum):

@@ -12,11 +12,11 @@ import pydantic
 import structlog
 
 from prokos.engine import EngineError, JobSource, NotFoundError, RejectedError, Slots, WrongStateError
-from prokos.engine.feel_numbers import BEYOND_FEEL, changed_number_of
-from prokos.resources.names import TDE_ATTEMPTS, TDE_RESULT_ELEMENT, tde_job_type, tde_output_job_type
+from prokos.resources.names import TDE_ATTEMPTS, TDE_RESULT_ELEMENT, tde_job_type
 from prokos.tde.callback import await_callback, brought
 from prokos.tde.contract import AwaitCallback, Context, FatalFailure, TaggedTask
 from prokos.tde.lease import TDE_LEASE, LeaseLostError, TaskGoneError, keep, must_verify
+from prokos.tde.mappings import Mapper
 from prokos.tde.metrics import WorkerMetrics
 from prokos.tde.next_attempt import Waits, split_wait
 from prokos.tde.outcome import Awaiting, Completed, Errored, Failed, attempt_number, from_exception, retries_left
@@ -26,13 +26,9 @@ from prokos.tde.report import (
     ASK_AGAIN,
     ASKS,
     INPUT_VARIABLE,
-    OUTCOME_VARIABLE,
-    OUTPUT_VARIABLE,
     TASK_VARIABLE,
     Parent,
-    Unreported,
     end_tde,
-    not_accepted,
     renew_parent,
     report,
     report_to_parent,
@@ -40,7 +36,7 @@ from prokos.tde.report import (
 from prokos.tde.schema import compile_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from structlog.typing import FilteringBoundLogger
 
@@ -50,13 +46,8 @@ if TYPE_CHECKING:
     from prokos.tde.hints import HintSender
     from prokos.tde.outcome import Outcome
 
-RESERVED = frozenset({TASK_VARIABLE, OUTCOME_VARIABLE})
-
 POLL_INTERVAL = 5.0
 """Seconds between polls beside the stream."""
-
-LINGER = 10.0
-"""Seconds a worker that is used once waits for an Output job, its task's or that of another such worker."""
 
 
 class TdeWorker:
@@ -86,6 +77,8 @@ class TdeWorker:
         self.log = structlog.get_logger("prokos.tde").bind(executor=self.name)
         self._check_input = compile_schema(self.spec.input_schema, "inputSchema")
         self._check_output = compile_schema(self.spec.output_schema, "outputSchema")
+        self._inputs = Mapper(self.name, "inputs", self.spec.inputs)
+        self._outputs = Mapper(self.name, "outputs", self.spec.outputs)
         secrets = executor.environment.secrets
         self._redactor = Redactor(secrets, secrets.names)
         self._attempts: set[asyncio.Task[None]] = set()
@@ -94,8 +87,6 @@ class TdeWorker:
         self._waits = Waits(client, lease)
         self._used = asyncio.Event()
         """The one task of a worker that is used once has ended."""
-        self._mapping = asyncio.Event()
-        """The engine maps the output of that task."""
 
     async def run(self, stop: asyncio.Event, grace: float, ready: Callable[[], None] = lambda: None) -> None:
         """Work until `stop` is set or a single use is over, then let running attempts end.
@@ -110,14 +101,12 @@ class TdeWorker:
         try:
             rate = self.spec.rate_limit
             slots = PacedSlots(self.spec.concurrency, rate) if rate else Slots(self.spec.concurrency)
-            sources = [asyncio.create_task(self._serve(tde_job_type(self.name), self._execute_job, slots))]
-            if self.spec.outputs:
-                sources.append(asyncio.create_task(self._serve_outputs()))
+            source = asyncio.create_task(self._serve(slots))
             ends = [asyncio.create_task(end.wait()) for end in (stop, self._used)]
-            await asyncio.wait([*sources, *ends], return_when=asyncio.FIRST_COMPLETED)
-            for source in (*sources, *ends):
-                source.cancel()
-            ended = await asyncio.gather(*sources, *ends, return_exceptions=True)
+            await asyncio.wait([source, *ends], return_when=asyncio.FIRST_COMPLETED)
+            for one in (source, *ends):
+                one.cancel()
+            ended = await asyncio.gather(source, *ends, return_exceptions=True)
             if self._attempts:
                 self.log.info("waiting for running tasks", running=len(self._attempts), grace=grace)
                 await asyncio.wait(self._attempts, timeout=grace)
@@ -130,16 +119,10 @@ class TdeWorker:
         finally:
             await self.executor.close()
 
-    async def _serve_outputs(self) -> None:
-        if self.single_use:
-            # Each takes one Output job after it has made one, so that none is left when the last of them ends.
-            await self._mapping.wait()
-        await self._serve(tde_output_job_type(self.name), self._output_job, Slots(self.spec.concurrency))
-
-    async def _serve(self, job_type: str, work: Callable[[Job], Coroutine[Any, Any, None]], slots: Slots) -> None:
+    async def _serve(self, slots: Slots) -> None:
         source = JobSource(
             self.client,
-            job_type,
+            tde_job_type(self.name),
             worker=self.worker,
             lease=self.lease,
             slots=slots,
@@ -155,7 +138,7 @@ class TdeWorker:
                 slots.release()
                 return None
             self._working.add(job.key)
-            attempt = asyncio.create_task(work(job))
+            attempt = asyncio.create_task(self._execute_job(job))
             self._attempts.add(attempt)
 
             def ended(done: asyncio.Task[None]) -> None:
@@ -190,23 +173,19 @@ class TdeWorker:
                 await self._give_up(job, task, log, f"the task does not wait for this TDE: it is {parent.value}")
                 return
         started = time.monotonic()
-        ending: str | None = "stopped"
+        ending = "stopped"
         self.metrics.started()
         try:
             ending = await self._work(job, variables, task, log)
         finally:
             self.metrics.ended(ending, time.monotonic() - started)
         if self.single_use:
-            if ending is None:
-                self._mapping.set()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._used.wait(), LINGER)
             self._used.set()
 
     async def _work(
         self, job: Job, variables: dict[str, Any], task: TaggedTask | None, log: FilteringBoundLogger
-    ) -> str | None:
-        """Execute, report, and say in a word how it ended; None when the Output step is to say it."""
+    ) -> str:
+        """Execute, report, and say in a word how it ended."""
         started = time.monotonic()
         try:
             outcome = await self._attempt(job, task, variables)
@@ -223,26 +202,22 @@ class TdeWorker:
                 await self._hand_back(job, log)
             raise
         reported = await self._report(job, task, outcome)
-        duration = time.monotonic() - started
-        if reported is Unreported.MAPPED:
-            log.debug("the engine maps the output", seconds=round(duration, 4))
-            return None
-        return self._ended(job, task, reported, duration, log)
+        return self._ended(job, task, reported, time.monotonic() - started, log)
 
     def _ended(
         self,
         job: Job,
         task: TaggedTask | None,
-        reported: Outcome | Unreported,
+        reported: Outcome | None,
         seconds: float,
         log: FilteringBoundLogger,
     ) -> str:
         """Tell the log and the PDO how a task ended, and say it in a word."""
-        if isinstance(reported, Unreported):
+        if reported is None:
             reason = "nobody waits for its outcome any more"
             log.info("attempt stopped", reason=reason)
-            self._hint(task, reported.value, reason, 0)
-            return reported.value
+            self._hint(task, "gone", reason, 0)
+            return "gone"
         retries = task.retries if task else job.retries
         exhausted = isinstance(reported, Failed) and retries_left(retries, reported) == 0
         ending = "incident" if exhausted else reported.kind
@@ -250,14 +225,6 @@ class TdeWorker:
         level("task ended", outcome=ending, message=reported.message or None, seconds=round(seconds, 4))
         self._hint(task, ending, reported.message, seconds)
         return ending
-
-    def _input(self, variables: dict[str, Any], task: TaggedTask | None) -> Any:
-        """What the executor gets: what the dispatcher or the mappings packed, or the caller's variables."""
-        if task and INPUT_VARIABLE in variables[TASK_VARIABLE]:
-            return variables[TASK_VARIABLE][INPUT_VARIABLE]
-        if INPUT_VARIABLE in variables and (task or self.spec.inputs):
-            return variables[INPUT_VARIABLE]
-        return {name: value for name, value in variables.items() if name != TASK_VARIABLE}
 
     async def _attempt(self, job: Job, task: TaggedTask | None, variables: dict[str, Any]) -> Outcome:
         """Execute under the time-out while the leases are kept; ends at once when the task is gone."""
@@ -282,21 +249,26 @@ class TdeWorker:
             task=task,
         )
         timeout = asyncio.timeout(self.spec.timeout.total_seconds())
+        given = _given(variables, task)
         try:
             if job.element_id == TDE_RESULT_ELEMENT:
                 work = self.executor.resume(brought(variables), context)
             else:
-                data = self._input(variables, task)
+                data = await self._inputs.values(self.client, given) if self._inputs else given
                 self._check_input(data)
                 work = self.executor.execute(self._parse(data), context)
             async with timeout:
                 output = await work
             result = self.executor.dump_output(output)
             self._check_output(result)
-            self._check_mapped(result)
             self._redactor.refuse(result, "the result")
+            if self._outputs:
+                result = await self._outputs.values(self.client, {**given, INPUT_VARIABLE: given, **result})
         except AwaitCallback as awaited:
             return Awaiting(awaited.token, awaited.timeout.total_seconds())
+        except EngineError:
+            # A mapping could not be asked for: the attempt breaks off, as where its report is lost.
+            raise
         except TimeoutError as error:
             if timeout.expired():
                 seconds = self.spec.timeout.total_seconds()
@@ -331,66 +303,28 @@ class TdeWorker:
             )
             raise FatalFailure(f"the input does not fit the executor: {problems}") from error
 
-    def _check_mapped(self, result: dict[str, Any]) -> None:
-        """With `outputs` mappings the result passes through the TDE's own variables, and through FEEL."""
-        if not self.spec.outputs:
-            return
-        if taken := sorted(RESERVED & result.keys()):
-            raise FatalFailure(f"the output has a variable {taken[0]!r}, a name that ProkOS needs; call it otherwise")
-        if path := changed_number_of(result, [mapping.source for mapping in self.spec.outputs]):
-            raise FatalFailure(f"the engine's FEEL would change the output's number {path}: {BEYOND_FEEL}")
-
-    async def _report(self, job: Job, task: TaggedTask | None, outcome: Outcome) -> Outcome | Unreported:
-        """Report an outcome, and say what became of it."""
+    async def _report(self, job: Job, task: TaggedTask | None, outcome: Outcome) -> Outcome | None:
+        """Report an outcome; None when nobody waits for it any more."""
         if task is None:
-            called = await self._report_to_caller(job, outcome)
-            return Unreported.MAPPED if self.spec.outputs and isinstance(called, Completed) else called
+            return await self._report_to_caller(job, outcome)
         if isinstance(outcome, Awaiting):
             if await await_callback(self.client, job, task, outcome):
                 return outcome
             outcome = Failed("the task ended before its callback was awaited", retryable=False)
-        if self.spec.outputs and isinstance(outcome, Completed):
-            # The engine maps the output before it is reported, as a job of its own.
-            try:
-                await end_tde(self.client, job, outcome, outcome.variables)
-            except (RejectedError, ValueError) as error:
-                outcome = not_accepted(outcome, error)
-            else:
-                return Unreported.MAPPED
         if isinstance(outcome, Failed):
             # The next attempt may start as soon as this one is reported, and a TDE that has not ended would block it.
             await end_tde(self.client, job, outcome)
-            reported = await report_to_parent(self.client, task, outcome, self.spec.backoff)
-        else:
-            reported = await report_to_parent(self.client, task, outcome, self.spec.backoff)
-            await end_tde(self.client, job, reported or outcome)
-        return reported or Unreported.GONE
+            return await report_to_parent(self.client, task, outcome, self.spec.backoff)
+        reported = await report_to_parent(self.client, task, outcome, self.spec.backoff)
+        await end_tde(self.client, job, reported or outcome)
+        return reported
 
-    async def _report_to_caller(self, job: Job, outcome: Outcome) -> Outcome | Unreported:
+    async def _report_to_caller(self, job: Job, outcome: Outcome) -> Outcome | None:
         """Give the outcome to the TDE's own job: a process called it directly."""
         with contextlib.suppress(NotFoundError, WrongStateError):
             attempt = _attempt_number(job, None)
             return await report(self.client, job.key, job.retries, attempt, outcome, self.spec.backoff)
-        return Unreported.GONE
-
-    async def _output_job(self, job: Job) -> None:
-        """The Output step of an executor with `outputs`: report what the engine has mapped."""
-        started, variables = time.monotonic(), job.variables
-        task = _tagged(variables)
-        log = self.log.bind(**_tags(task, job))
-        output = Completed(variables.get(OUTPUT_VARIABLE) or {})
-        reported: Outcome | Unreported | None = None
-        if task is None:
-            reported = await self._report_to_caller(job, output)
-        elif (variables.get(OUTCOME_VARIABLE) or {}).get("kind") == Completed.kind:
-            reported = await report_to_parent(self.client, task, output, self.spec.backoff) or Unreported.GONE
-        if reported:
-            self.metrics.mapped(self._ended(job, task, reported, time.monotonic() - started, log))
-        if task:
-            with contextlib.suppress(NotFoundError):
-                await self.client.complete_job(job.key)
-        if self.single_use:
-            self._used.set()
+        return None
 
     async def _give_up(self, job: Job, task: TaggedTask | None, log: Any, reason: str) -> None:
         log.info("attempt stopped", reason=reason)
@@ -414,6 +348,13 @@ class TdeWorker:
         if self.hints and task:
             attempt = {"job": task.job_key, "retries": task.retries}
             self.hints.send({**attempt, "outcome": kind, "message": message[:500], "seconds": round(seconds, 4)})
+
+
+def _given(variables: dict[str, Any], task: TaggedTask | None) -> Any:
+    """The task's variables: what the dispatcher packed, or the caller's."""
+    if task:
+        return variables[TASK_VARIABLE].get(INPUT_VARIABLE, {})
+    return {name: value for name, value in variables.items() if name != TASK_VARIABLE}
 
 
 def _tagged(variables: dict[str, Any]) -> TaggedTask | None:
