@@ -86,6 +86,9 @@ class Tokens(http.server.BaseHTTPRequestHandler):
         token = {"access_token": "t0k3n", "token_type": "Bearer", "expires_in": 300}
         self.wfile.write(json.dumps(token if right else {"error": "invalid_client"}).encode())
 
+    def log_message(self, *_):
+        pass
+
 server = http.server.ThreadingHTTPServer(("", 8000), Tokens)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 memory = os.memfd_create("certificate")
