@@ -8,7 +8,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from helpers import wait_until
-from prokos.engine import EngineUnavailableError, EvaluationError, NotFoundError, PayloadTooLargeError, RejectedError
+from prokos.engine import (
+    AccessDeniedError,
+    BackpressureError,
+    EngineUnavailableError,
+    EvaluationError,
+    NotFoundError,
+    PayloadTooLargeError,
+    RejectedError,
+)
 from prokos.tde import BusinessError, Context, FatalFailure, RetryableFailure
 from unit.tde_bench import AGAIN, IN_OPERATE, PARENT, TDE, Bench, called, dispatched
 
@@ -165,14 +173,30 @@ async def test_an_expression_that_is_two_is_an_incident():
     assert retries == 0
 
 
-async def test_an_engine_that_does_not_answer_costs_no_attempt():
+async def test_a_worker_that_may_not_ask_says_what_it_needs():
+    bench = Bench(succeed, inputs=COMPUTED)
+    bench.engine.refusals["evaluate"] = AccessDeniedError("PERMISSION_DENIED")
+    _, (_, key, message, retries, _) = await bench.does(dispatched({"paid": 1}))
+    assert (key, retries) == (PARENT, 2)
+    assert "right to evaluate the decisions tde-*: PERMISSION_DENIED" in message
+
+
+@pytest.mark.parametrize("error", [EngineUnavailableError("no leader"), BackpressureError("busy")])
+async def test_an_engine_that_does_not_answer_costs_no_attempt(error):
     bench = Bench(succeed, outputs=COMPUTED)
-    bench.engine.refusals["evaluate"] = EngineUnavailableError("no leader")
+    bench.engine.refusals["evaluate"] = error
     with capture_logs() as logs:
         bench.engine.offer(dispatched())
         async with bench.running():
             await wait_until(lambda: [line for line in logs if "its lease brings it back" in line["event"]])
     assert bench.engine.reports == []
+
+
+@pytest.mark.parametrize("error", [EngineUnavailableError("another engine"), RejectedError("no such instance")])
+async def test_an_engine_that_an_executor_asks_itself_fails_its_task(error):
+    _, (_, key, message, retries, _) = await Bench(failing(error), outputs=COMPUTED).does(dispatched())
+    assert (key, retries) == (PARENT, 2)
+    assert str(error) in message
 
 
 async def test_a_failure_has_nothing_to_map():

@@ -10,10 +10,17 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from prokos.engine import EvaluationError, NotFoundError, RejectedError
+from prokos.engine import (
+    AccessDeniedError,
+    BackpressureError,
+    EngineUnavailableError,
+    EvaluationError,
+    NotFoundError,
+    RejectedError,
+)
 from prokos.engine.feel_numbers import BEYOND_FEEL, changed_number
 from prokos.resources.names import mapping_decision
-from prokos.tde.contract import FatalFailure
+from prokos.tde.contract import FatalFailure, RetryableFailure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +47,10 @@ def _look_up(source: str, variables: Mapping[str, Any]) -> Any:
     return value if path else _COMPUTED
 
 
+class UnmappedError(Exception):
+    """The engine does not answer; nothing is wrong with the task."""
+
+
 class Mapper:
     """Evaluates one side of an executor's mappings.
 
@@ -63,7 +74,8 @@ class Mapper:
 
         Raises:
             FatalFailure: An expression cannot be computed, or would change a number; the message says which.
-            EngineError: The engine cannot be asked.
+            RetryableFailure: The worker's user may not have decisions evaluated.
+            UnmappedError: The engine cannot be asked now.
         """
         found = [_look_up(source, variables) for source in self._sources]
         left = [source for source, value in zip(self._sources, found, strict=True) if value is _COMPUTED]
@@ -81,6 +93,13 @@ class Mapper:
             raise FatalFailure(f"{where}: the engine's FEEL would change the number {path}: {BEYOND_FEEL}")
         try:
             values = await client.evaluate_decision(self._decision, named)
+        except (EngineUnavailableError, BackpressureError) as error:
+            raise UnmappedError(f"{where}: the engine does not answer: {error}") from error
+        except AccessDeniedError as error:
+            message = (
+                f"{where}: give the worker's user of the engine the right to evaluate the decisions tde-*: {error}"
+            )
+            raise RetryableFailure(message) from error
         except EvaluationError as error:
             raise FatalFailure(f"{where} cannot be computed: {' '.join(str(error).split())}") from error
         except (NotFoundError, RejectedError, ValueError) as error:

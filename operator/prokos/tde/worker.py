@@ -16,7 +16,7 @@ from prokos.resources.names import TDE_ATTEMPTS, TDE_RESULT_ELEMENT, tde_job_typ
 from prokos.tde.callback import await_callback, brought
 from prokos.tde.contract import AwaitCallback, Context, FatalFailure, TaggedTask
 from prokos.tde.lease import TDE_LEASE, LeaseLostError, TaskGoneError, keep, must_verify
-from prokos.tde.mappings import Mapper
+from prokos.tde.mappings import Mapper, UnmappedError
 from prokos.tde.metrics import WorkerMetrics
 from prokos.tde.next_attempt import Waits, split_wait
 from prokos.tde.outcome import Awaiting, Completed, Errored, Failed, attempt_number, from_exception, retries_left
@@ -266,8 +266,8 @@ class TdeWorker:
                 result = await self._outputs.values(self.client, {**given, INPUT_VARIABLE: given, **result})
         except AwaitCallback as awaited:
             return Awaiting(awaited.token, awaited.timeout.total_seconds())
-        except EngineError:
-            # A mapping could not be asked for: the attempt breaks off, as where its report is lost.
+        except UnmappedError:
+            # The attempt breaks off, as where its report is lost.
             raise
         except TimeoutError as error:
             if timeout.expired():
