@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,6 +15,7 @@ import jsonschema_rs
 import pytest
 from pydantic import ValidationError
 
+from prokos.engine.embedded_settings import EmbeddedSettings, EnginePorts, build_environment
 from prokos.k8s.chart import CAMUNDA_REPOSITORY, desired_digest, find_chart
 from prokos.k8s.engine_values import build_values, engine_connection, fixed_change, gateway_address, merge_values
 from prokos.k8s.rollout import read_objects
@@ -336,6 +338,16 @@ def test_helm_renders_our_own_chart_where_the_address_says(helm: str, release: s
     assert claim["spec"]["storageClassName"] == "fast"
     # Its volumes are found again by this label when they are to be deleted.
     assert broker["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] == release
+
+
+def test_our_own_chart_keeps_its_state_as_the_embedded_engine_does(helm: str, tmp_path: Path) -> None:
+    (broker,) = [found for found in render(helm, "demo", {}, tmp_path) if found["kind"] == "StatefulSet"]
+    (container,) = broker["spec"]["template"]["spec"]["containers"]
+    chart = {variable["name"]: variable.get("value") for variable in container["env"]}
+    embedded = build_environment(EmbeddedSettings(tmp_path, tmp_path / "log"), EnginePorts(1, 2, 3, 4, 5), "test", {})
+    of_state = [name for name in embedded if re.match("ZEEBE_BROKER_(EXPERIMENTAL_ROCKSDB|DATA_(LOG|DISK))", name)]
+    assert len(of_state) == 5
+    assert {name: chart.get(name) for name in of_state} == {name: embedded[name] for name in of_state}
 
 
 def test_helm_finds_nothing_wrong_with_our_own_chart(helm: str, tmp_path: Path) -> None:

@@ -131,8 +131,10 @@ def build_environment(
         "ZEEBE_BROKER_DATA_LOGSEGMENTSIZE": "16MB",
         "ZEEBE_BROKER_DATA_DISK_FREESPACE_PROCESSING": f"{FREE_DISK_MB}MB",
         "ZEEBE_BROKER_DATA_DISK_FREESPACE_REPLICATION": f"{FREE_DISK_MB // 2}MB",
-        # Reserved per partition; 512 MB by default.
-        "ZEEBE_BROKER_EXPERIMENTAL_ROCKSDB_MEMORYLIMIT": "128MB",
+        # Each start of a TDE leaves an entry that is deleted, and the next one steps over all of them that are still in
+        # memory: small buffers, written out one by one, keep them few (docs/decisions/0020).
+        "ZEEBE_BROKER_EXPERIMENTAL_ROCKSDB_MEMORYLIMIT": "64MB",
+        "ZEEBE_BROKER_EXPERIMENTAL_ROCKSDB_MINWRITEBUFFERNUMBERTOMERGE": "1",
         "ZEEBE_BROKER_CLUSTER_RAFT_FLUSH_ENABLED": str(settings.keep_state).lower(),
         "SERVER_TOMCAT_BASEDIR": str(settings.temporary_directory),
         "SERVER_TOMCAT_THREADS_MINSPARE": "2",
