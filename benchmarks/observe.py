@@ -47,10 +47,14 @@ class Observed:
         """Find the processes, after some were started or ended. A worker's own children are `NAME/0 scripts`."""
         kernel = psutil.Process(self._dev.pid)
         found = {KERNEL: kernel}
+        gateway = self._dev.runtime["engine"]["PROKOS_ENGINE_ADDRESS"].rpartition(":")[2]
         for child in kernel.children():
-            if child.name() == "java":
-                found[ENGINE] = child
-                self._management = f"http://127.0.0.1:{child.environ()['MANAGEMENT_SERVER_PORT']}"
+            with contextlib.suppress(psutil.NoSuchProcess):
+                environment = child.environ()
+                # Another java may be a training run for the start-up cache.
+                if environment.get("ZEEBE_BROKER_GATEWAY_NETWORK_PORT") == gateway:
+                    found[ENGINE] = child
+                    self._management = f"http://127.0.0.1:{environment['MANAGEMENT_SERVER_PORT']}"
         for name, pid in self.status()["children"].items():
             if pid is not None:
                 found[name] = psutil.Process(pid)

@@ -8,7 +8,7 @@ import pytest
 
 from helpers import background, wait_until
 from prokos.engine import AccessDeniedError, EngineUnavailableError, Job, JobSource, Slots
-from prokos.engine.source import PATIENCE
+from prokos.engine.source import PATIENCE, QUIET
 from unit.builders import job
 from unit.fake_engine import FakeEngine
 
@@ -118,21 +118,42 @@ async def test_asks_for_no_more_jobs_than_it_has_room_for():
 
 
 async def test_a_consumer_that_falls_behind_closes_the_stream():
-    consumer = Consumer(1, lease=5)
+    consumer = Consumer(1, lease=2)
     async with background(consumer.source.run(consumer.take)):
         await fall_behind(consumer)
         assert consumer.engine.opened == 1
 
 
 async def test_a_consumer_that_fell_behind_loses_none_of_what_was_pushed_to_it():
-    consumer = Consumer(1, lease=5)
+    consumer = Consumer(1, lease=2)
     async with background(consumer.source.run(consumer.take)):
         last = await fall_behind(consumer)
         await work_off(consumer, lambda: len(consumer.seen) == last)
 
 
+async def test_what_came_while_the_process_was_held_up_is_taken_before_the_stream_is_closed():
+    consumer = Consumer(1, lease=2)
+    loop = asyncio.get_running_loop()
+    async with background(consumer.source.run(consumer.take)):
+        await wait_until(lambda: consumer.streaming)
+        (stream,) = consumer.engine.streams[PAY]
+        consumer.offer(1, 2, 3)
+        pushed = time.monotonic()
+        await wait_until(lambda: time.monotonic() - pushed > consumer.source.lease * PATIENCE)
+
+        def held_up() -> None:
+            time.sleep(3 * QUIET)
+            # It came meanwhile, but the time that the source waits for it is over in the same turn of the loop.
+            loop.call_later(0, lambda: loop.call_soon(stream.put_nowait, job(5)))
+
+        consumer.offer(4)
+        loop.call_later(QUIET / 2, held_up)
+        await wait_until(lambda: not consumer.streaming)
+        await work_off(consumer, lambda: consumer.seen == [1, 2, 3, 4, 5])
+
+
 async def test_a_consumer_that_fell_behind_takes_the_oldest_jobs_first():
-    consumer = Consumer(1, lease=5)
+    consumer = Consumer(1, lease=2)
     async with background(consumer.source.run(consumer.take)):
         last = await fall_behind(consumer)
         consumer.offer(last + 1, last + 2, last + 3)
@@ -141,7 +162,7 @@ async def test_a_consumer_that_fell_behind_takes_the_oldest_jobs_first():
 
 
 async def test_the_stream_opens_again_when_a_poll_comes_back_short():
-    consumer = Consumer(1, lease=5)
+    consumer = Consumer(1, lease=2)
     async with background(consumer.source.run(consumer.take)):
         await fall_behind(consumer)
         await work_off(consumer, lambda: consumer.streaming)

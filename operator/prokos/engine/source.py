@@ -41,16 +41,19 @@ STREAM_RETRY = 1.0
 FRESH = 0.8
 """Share of its lease within which a job that waited here is still handed on; an older one the engine offers again."""
 
-PATIENCE = 0.1
+PATIENCE = 0.3
 """Share of its lease that the oldest job waits here while the stream stays open. A burst that the consumer works off
-within this time is no reason to close it: every closed stream loses jobs that are on their way, until their leases end.
+within this time is no reason to close it: a closed stream loses jobs that are on their way, until their leases end.
+What came last waits here about as long again, so it must be less than half of `FRESH`; and a task that waited for more
+than 10 s costs a command more (`prokos.tde.lease.VERIFY_AFTER_MS`).
 """
 
 MOST_WAITING = 1_000
 """Jobs that wait here at most while the stream is open; they take memory."""
 
 QUIET = 0.05
-"""Seconds without a job after which a stream that is being closed counts as empty."""
+"""Seconds without a job after which a stream that is being closed counts as empty, if this process was not held up
+meanwhile: then jobs lie in its memory unread."""
 
 DRAIN = 0.5
 """Longest time in seconds for emptying a stream."""
@@ -213,12 +216,28 @@ class JobSource:
         return waiting > MOST_WAITING or time.monotonic() - self._buffer[0].leased_at > self.lease * PATIENCE
 
     async def _drain(self, stream: AsyncGenerator[Job, None]) -> None:
-        with contextlib.suppress(TimeoutError, StopAsyncIteration):
-            async with asyncio.timeout(DRAIN):
-                while True:
-                    async with asyncio.timeout(QUIET):
-                        job = await anext(stream)
-                    self._accept_pushed(job)
+        """Take what is on its way, until nothing has come for a while; ends the stream."""
+        came = asyncio.Event()
+
+        async def take_all() -> None:
+            async for job in stream:
+                self._accept_pushed(job)
+                came.set()
+
+        taking = asyncio.create_task(take_all())
+        began = time.monotonic()
+        try:
+            while not taking.done() and (looked := time.monotonic()) < began + DRAIN:
+                came.clear()
+                await asyncio.wait([taking], timeout=QUIET)
+                held_up = time.monotonic() - looked > 2 * QUIET
+                if not held_up and not came.is_set():
+                    break
+        finally:
+            taking.cancel()
+            await asyncio.wait([taking])
+        if not taking.cancelled():
+            taking.result()
 
     async def _poll(self) -> None:
         while True:
