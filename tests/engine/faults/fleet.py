@@ -226,21 +226,23 @@ class Fleet:
         deadline = time.monotonic() + timeout
         ended: set[int] = set()
         seen: tuple[int, int] | None = None
-        while left := self._unfinished(ended):
-            moved = (len(left), sum(one.how == "end" for one in self.executions()))
+        executions = self.executions()
+        while left := self._unfinished(executions, ended):
+            moved = (len(left), sum(one.how == "end" for one in executions))
             if moved != seen:
                 seen, deadline = moved, time.monotonic() + timeout
             if time.monotonic() > deadline:
                 raise AssertionError(f"seed {self.seed}: {self._describe(left)}")
             time.sleep(0.2)
-        findings = self.check()
+            executions = self.executions()
+        # Of the same moment: a TDE of a cancelled instance may begin and stop again after it.
+        findings = self.check(executions)
         forgotten = f"{len(self.forgotten)} forgotten at their start, " if self.forgotten else ""
         print(f"seed {self.seed}: {forgotten}{findings}", flush=True)
         return findings
 
-    def _unfinished(self, ended: set[int]) -> set[int]:
+    def _unfinished(self, executions: list[Execution], ended: set[int]) -> set[int]:
         """Instances and executions that go on, by instance. `ended` is what is known and gets to be known."""
-        executions = self.executions()
         # An instance whose start was lost with its answer shows in the ledger.
         wanted = (self.instances | {one.instance for one in executions}) - self.cancelled - self.forgotten
         finished = {one.instance for one in executions if one.element == ELEMENTS[-1] and one.how == "end"}
@@ -265,10 +267,10 @@ class Fleet:
         found = self._ledger.read(self.deaths)
         return [one for one in found if not any(begin < one.started < end for begin, end in self._undone)]
 
-    def check(self) -> Findings:
-        """Check the ledger of everything so far."""
+    def check(self, executions: list[Execution] | None = None) -> Findings:
+        """Check the ledger: what it held when it was read, or everything so far."""
         return check(
-            [one for one in self.executions() if one.instance not in self.forgotten],
+            [one for one in executions or self.executions() if one.instance not in self.forgotten],
             ELEMENTS,
             instances=self.instances - self.forgotten,
             cancelled=self.cancelled,
