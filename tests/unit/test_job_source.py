@@ -118,21 +118,21 @@ async def test_asks_for_no_more_jobs_than_it_has_room_for():
 
 
 async def test_a_consumer_that_falls_behind_closes_the_stream():
-    consumer = Consumer(1, lease=2)
+    consumer = Consumer(1, lease=5)
     async with background(consumer.source.run(consumer.take)):
         await fall_behind(consumer)
         assert consumer.engine.opened == 1
 
 
 async def test_a_consumer_that_fell_behind_loses_none_of_what_was_pushed_to_it():
-    consumer = Consumer(1, lease=2)
+    consumer = Consumer(1, lease=5)
     async with background(consumer.source.run(consumer.take)):
         last = await fall_behind(consumer)
         await work_off(consumer, lambda: len(consumer.seen) == last)
 
 
 async def test_what_came_while_the_process_was_held_up_is_taken_before_the_stream_is_closed():
-    consumer = Consumer(1, lease=2)
+    consumer = Consumer(1, lease=5)
     loop = asyncio.get_running_loop()
     async with background(consumer.source.run(consumer.take)):
         await wait_until(lambda: consumer.streaming)
@@ -153,7 +153,7 @@ async def test_what_came_while_the_process_was_held_up_is_taken_before_the_strea
 
 
 async def test_a_consumer_that_fell_behind_takes_the_oldest_jobs_first():
-    consumer = Consumer(1, lease=2)
+    consumer = Consumer(1, lease=5)
     async with background(consumer.source.run(consumer.take)):
         last = await fall_behind(consumer)
         consumer.offer(last + 1, last + 2, last + 3)
@@ -162,7 +162,7 @@ async def test_a_consumer_that_fell_behind_takes_the_oldest_jobs_first():
 
 
 async def test_the_stream_opens_again_when_a_poll_comes_back_short():
-    consumer = Consumer(1, lease=2)
+    consumer = Consumer(1, lease=5)
     async with background(consumer.source.run(consumer.take)):
         await fall_behind(consumer)
         await work_off(consumer, lambda: consumer.streaming)
