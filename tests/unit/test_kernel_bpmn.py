@@ -5,22 +5,17 @@ from __future__ import annotations
 import itertools
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from prokos.processes import render_tde
 from unit.builders import executor
+from unit.diagrams import BPMN, BPMNDI, ZEEBE, Box, edges, shapes
 
 BPMN_DIR = Path(__file__).parents[2] / "bpmn"
 KERNEL = sorted((BPMN_DIR / "kernel").glob("*.bpmn"))
 
-BPMN = "{http://www.omg.org/spec/BPMN/20100524/MODEL}"
-BPMNDI = "{http://www.omg.org/spec/BPMN/20100524/DI}"
-DC = "{http://www.omg.org/spec/DD/20100524/DC}"
-DI = "{http://www.omg.org/spec/DD/20100524/DI}"
-ZEEBE = "{http://camunda.org/schema/zeebe/1.0}"
 
 HOSTILE = "5 < 6 & \"quoted\" 'single' ]]> </bpmn:documentation>\n\u00e9\u4e16"
 
@@ -41,30 +36,6 @@ def local(element: ET.Element) -> str:
     return element.tag.rpartition("}")[2]
 
 
-@dataclass(frozen=True)
-class Box:
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    @classmethod
-    def of(cls, shape: ET.Element) -> Box:
-        bounds = shape.find(f"{DC}Bounds")
-        assert bounds is not None
-        x, y, width, height = (float(bounds.attrib[key]) for key in ("x", "y", "width", "height"))
-        return cls(x, y, x + width, y + height)
-
-    def touches_border(self, x: float, y: float) -> bool:
-        inside = self.left <= x <= self.right and self.top <= y <= self.bottom
-        return inside and (x in (self.left, self.right) or y in (self.top, self.bottom))
-
-    def meets(self, other: Box) -> bool:
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
-
-
 class Diagram:
     """A BPMN document as the tests look at it."""
 
@@ -79,13 +50,8 @@ class Diagram:
             if local(element) not in {"documentation", "sequenceFlow", "textAnnotation", "association"}
         }
         self.flows = {flow.attrib["id"]: flow for flow in process.iter(f"{BPMN}sequenceFlow")}
-        self.shapes = {s.attrib["bpmnElement"]: Box.of(s) for s in self.root.iter(f"{BPMNDI}BPMNShape")}
-        self.edges = {
-            edge.attrib["bpmnElement"]: [
-                (float(p.attrib["x"]), float(p.attrib["y"])) for p in edge.iter(f"{DI}waypoint")
-            ]
-            for edge in self.root.iter(f"{BPMNDI}BPMNEdge")
-        }
+        self.shapes = shapes(self.root)
+        self.edges = edges(self.root)
 
     @property
     def job_types(self) -> list[str]:

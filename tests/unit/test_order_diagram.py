@@ -4,41 +4,13 @@ from __future__ import annotations
 
 import itertools
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from unit.diagrams import BPMN, BPMNDI, ZEEBE, Box, edges, shapes
+
 ORDER = Path(__file__).parents[2] / "examples" / "order"
-BPMN = "{http://www.omg.org/spec/BPMN/20100524/MODEL}"
-BPMNDI = "{http://www.omg.org/spec/BPMN/20100524/DI}"
-DC = "{http://www.omg.org/spec/DD/20100524/DC}"
-DI = "{http://www.omg.org/spec/DD/20100524/DI}"
-ZEEBE = "{http://camunda.org/schema/zeebe/1.0}"
-
-
-@dataclass(frozen=True)
-class Box:
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    @classmethod
-    def of(cls, shape: ET.Element) -> Box:
-        bounds = shape.find(f"{DC}Bounds")
-        assert bounds is not None
-        x, y, width, height = (float(bounds.attrib[key]) for key in ("x", "y", "width", "height"))
-        return cls(x, y, x + width, y + height)
-
-    def touches_border(self, x: float, y: float) -> bool:
-        inside = self.left <= x <= self.right and self.top <= y <= self.bottom
-        return inside and (x in (self.left, self.right) or y in (self.top, self.bottom))
-
-    def meets(self, other: Box) -> bool:
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
 
 
 class Diagram:
@@ -54,13 +26,8 @@ class Diagram:
         self.nodes = {
             node.attrib["id"]: node for node in process if "id" in node.attrib and node.attrib["id"] not in self.links
         }
-        self.shapes = {shape.attrib["bpmnElement"]: Box.of(shape) for shape in self.root.iter(f"{BPMNDI}BPMNShape")}
-        self.edges = {
-            edge.attrib["bpmnElement"]: [
-                (float(p.attrib["x"]), float(p.attrib["y"])) for p in edge.iter(f"{DI}waypoint")
-            ]
-            for edge in self.root.iter(f"{BPMNDI}BPMNEdge")
-        }
+        self.shapes = shapes(self.root)
+        self.edges = edges(self.root)
 
     def definition(self, node: str) -> ET.Element:
         found = self.nodes[node].find(f"{BPMN}extensionElements/{ZEEBE}taskDefinition")

@@ -269,8 +269,10 @@ class Fleet:
 
     def check(self, executions: list[Execution] | None = None) -> Findings:
         """Check the ledger: what it held when it was read, or everything so far."""
+        if executions is None:
+            executions = self.executions()
         return check(
-            [one for one in executions or self.executions() if one.instance not in self.forgotten],
+            [one for one in executions if one.instance not in self.forgotten],
             ELEMENTS,
             instances=self.instances - self.forgotten,
             cancelled=self.cancelled,
