@@ -74,13 +74,15 @@ def test_an_engine_that_somebody_else_runs(operator, engine):
 
 
 TOKENS = """
-import base64, http.server, json, os, ssl, urllib.parse
+import base64, http.server, json, os, ssl, sys, urllib.parse
 
 class Tokens(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         form = dict(urllib.parse.parse_qsl(self.rfile.read(int(self.headers["content-length"])).decode()))
         right = self.headers["authorization"] == "Basic " + base64.b64encode(b"prokos:s3cr3t").decode()
-        print("right" if right else "wrong", form.get("audience"), flush=True)
+        # One write: several clients ask at once, each in a thread of its own.
+        sys.stdout.write(f"{'right' if right else 'wrong'} {form.get('audience')}\\n")
+        sys.stdout.flush()
         self.send_response(200 if right else 401)
         self.end_headers()
         token = {"access_token": "t0k3n", "token_type": "Bearer", "expires_in": 300}
