@@ -101,7 +101,7 @@ AD_HOC = f"""{HEAD}<bpmn:process id="ad-hoc" isExecutable="true">
 
 def test_what_doctor_says_an_engine_lacks_is_refused_by_it(workers: Workers) -> None:
     version = workers.gateway.Topology(pb.TopologyRequest()).gatewayVersion
-    if "ad-hoc sub-processes" in describe_engine(version):
+    if "ad-hoc sub-processes" in describe_engine(version, embedded=True):
         with pytest.raises(grpc.RpcError, match="INVALID_ARGUMENT"):
             workers.deploy({"ad-hoc.bpmn": AD_HOC})
     else:

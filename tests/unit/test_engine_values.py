@@ -340,14 +340,14 @@ def test_helm_renders_our_own_chart_where_the_address_says(helm: str, release: s
     assert broker["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] == release
 
 
-def test_our_own_chart_keeps_its_state_as_the_embedded_engine_does(helm: str, tmp_path: Path) -> None:
+def test_our_own_chart_sets_what_the_embedded_engine_does(helm: str, tmp_path: Path) -> None:
     (broker,) = [found for found in render(helm, "demo", {}, tmp_path) if found["kind"] == "StatefulSet"]
     (container,) = broker["spec"]["template"]["spec"]["containers"]
     chart = {variable["name"]: variable.get("value") for variable in container["env"]}
     embedded = build_environment(EmbeddedSettings(tmp_path, tmp_path / "log"), EnginePorts(1, 2, 3, 4, 5), "test", {})
-    of_state = [name for name in embedded if re.match("ZEEBE_BROKER_(EXPERIMENTAL_ROCKSDB|DATA_(LOG|DISK))", name)]
-    assert len(of_state) == 5
-    assert {name: chart.get(name) for name in of_state} == {name: embedded[name] for name in of_state}
+    alike = [name for name in embedded if re.match("ZEEBE_BROKER_(EXPERIMENTAL|PROCESSING|DATA_(LOG|DISK))", name)]
+    assert len(alike) == 6
+    assert {name: chart.get(name) for name in alike} == {name: embedded[name] for name in alike}
 
 
 def test_helm_finds_nothing_wrong_with_our_own_chart(helm: str, tmp_path: Path) -> None:

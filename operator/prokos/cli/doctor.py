@@ -34,6 +34,11 @@ FEATURES = (
 QUERIES = (8, 8)
 """Since when engines can be searched. Whether one can be does not show in gRPC, and nothing of ProkOS needs it."""
 
+REMEMBERING = (8, 7)
+"""Since when all releases of Camunda notice the end of every lease. The version tells no patches' dates apart."""
+
+FORGETTING = "patches before April 2025 may forget a task whose worker died: docs/engines.md, An engine elsewhere"
+
 
 async def run_checks(state: Path | None) -> list[dict[str, Any]]:
     """All checks: name, whether it is well, and what was found or what to do."""
@@ -89,7 +94,7 @@ def _system(status: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if not engine["ready"]:
         yield _check("engine", False, f"{engine['address']}: {engine.get('message', 'not ready')}")
     else:
-        yield _check("engine", True, describe_engine(engine["version"]))
+        yield _check("engine", True, describe_engine(engine["version"], embedded=engine["embedded"]))
     yield _check("kernel", status["booted"], "booted" if status["booted"] else "booting; see: prokos logs kernel")
     ages = [status["pdo"]["now"] - shard["at"] for shard in status["pdo"].get("shards", [])]
     beating = bool(ages) and max(ages) < 10
@@ -102,11 +107,12 @@ def _system(status: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield _check(f"{refusal['kind']} {refusal['name']}", False, refusal["message"])
 
 
-def describe_engine(version: str) -> str:
-    """An engine's version, whether we test it, and what it lacks."""
+def describe_engine(version: str, *, embedded: bool) -> str:
+    """An engine's version, whether we test it, what it lacks, and for one that we do not start what it may forget."""
     parts = tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".")[:2] if part.isdecimal())
     lacking = [f"{feature} ({since[0]}.{since[1]})" for since, feature in FEATURES if parts < since]
     tested = "tested" if version in TESTED_ENGINES else f"not tested; tested are {', '.join(TESTED_ENGINES)}"
     lacks = f"; lacks {'; '.join(lacking)}" if lacking else ""
     unseen = "; can be searched if it has a secondary storage, which is not looked for" if parts >= QUERIES else ""
-    return f"version {version} ({tested}){lacks}{unseen}"
+    forgets = "" if embedded or parts >= REMEMBERING else f"; {FORGETTING}"
+    return f"version {version} ({tested}){lacks}{unseen}{forgets}"

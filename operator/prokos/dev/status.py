@@ -48,7 +48,8 @@ async def _engine(home: EmbeddedHome, client: EngineClient) -> dict[str, Any]:
     # A partition may be unhealthy for a while and still work; not so with a full disk.
     message = lack_of_disk(home.state.engine) if embedded and not topology.healthy else ""
     ready = topology.ready and not message
-    return {"address": address, "ready": ready, "version": topology.gateway_version, "message": message}
+    version = topology.gateway_version
+    return {"address": address, "embedded": embedded, "ready": ready, "version": version, "message": message}
 
 
 def _executors(

@@ -135,6 +135,8 @@ def build_environment(
         # memory: small buffers, written out one by one, keep them few (docs/decisions/0020).
         "ZEEBE_BROKER_EXPERIMENTAL_ROCKSDB_MEMORYLIMIT": "64MB",
         "ZEEBE_BROKER_EXPERIMENTAL_ROCKSDB_MINWRITEBUFFERNUMBERTOMERGE": "1",
+        # Beside the processing, they may miss the end of a job's lease for ever (docs/decisions/0021).
+        "ZEEBE_BROKER_PROCESSING_ENABLEASYNCSCHEDULEDTASKS": "false",
         "ZEEBE_BROKER_CLUSTER_RAFT_FLUSH_ENABLED": str(settings.keep_state).lower(),
         "SERVER_TOMCAT_BASEDIR": str(settings.temporary_directory),
         "SERVER_TOMCAT_THREADS_MINSPARE": "2",
