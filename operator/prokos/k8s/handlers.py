@@ -63,6 +63,8 @@ class Operator:
         """Generation of each object by its uid, and whether it is going: what tells a change from a new status."""
         self._systems: dict[str, ClusterSystem] = {}
         """The running system of each namespace."""
+        self._lived: set[str] = set()
+        """Uids of the ProkOS that were there when this operator saw them first: their daemons see to their ends."""
 
     # --- what happens -----------------------------------------------------------------------------------------
 
@@ -71,12 +73,16 @@ class Operator:
         metadata = manifest["metadata"]
         namespace, key = metadata["namespace"], (manifest["kind"], metadata["name"])
         known = self._manifests.setdefault(namespace, {})
-        gone = event == "DELETED" or "deletionTimestamp" in metadata
+        uid, gone = metadata["uid"], event == "DELETED" or "deletionTimestamp" in metadata
         if gone:
             known.pop(key, None)
         else:
             known[key] = manifest
-        uid, generation = metadata["uid"], (metadata.get("generation", 0), gone)
+            if manifest["kind"] == "ProkOS":
+                self._lived.add(uid)
+        if event == "DELETED":
+            self._lived.discard(uid)
+        generation = (metadata.get("generation", 0), gone)
         if self._generations.get(uid) != generation and (system := self._systems.get(namespace)):
             system.wake()
         self._remember(uid, generation)
@@ -103,6 +109,16 @@ class Operator:
             self._generations[uid] = generation
 
     # --- a system ---------------------------------------------------------------------------------------------
+
+    async def bury(self, manifest: Manifest) -> None:
+        """Remove what is left of a ProkOS that was deleted while no operator ran.
+
+        kopf starts no daemon for it, and takes the finalizer away as soon as the handlers of its event have ended.
+        """
+        metadata = manifest["metadata"]
+        going = manifest["kind"] == "ProkOS" and "deletionTimestamp" in metadata
+        if going and FINALIZER in metadata.get("finalizers", ()) and metadata["uid"] not in self._lived:
+            await self._remove(SystemRef(metadata["namespace"], metadata["name"], metadata["uid"]), manifest)
 
     async def serve(self, manifest: Manifest, stopped: kopf.DaemonStopped) -> None:
         """Keep one system until its ProkOS is deleted or the operator ends."""
@@ -187,6 +203,8 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
 
     async def seen(event: Any, body: kopf.Body, **_: Any) -> None:
         operator.seen(event["type"], dict(body))
+        if event["type"] != "DELETED":
+            await operator.bury(dict(body))
 
     for plural in PLURALS.values():
         kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"seen-{plural}")(seen)

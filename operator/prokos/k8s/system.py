@@ -242,7 +242,9 @@ class ClusterSystem:
             self._resync_at = time.monotonic() + RESYNC
             await self.home.ensure_pdo()
         pdo, pods = await self.home.pdo_state(), await self.home.pods()
-        self._tell_changes(pdo.running)
+        if pdo.backlog is not None:
+            # What depends on something that goes is the PDO's to know: it is told as soon as that answers.
+            self._tell_changes(pdo.running)
         registered = self.registry.load().executors
         for name, executor in desired.executors.items():
             # One that is not registered as it is now has a registration coming that starts its workers in order.

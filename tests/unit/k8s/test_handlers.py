@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from prokos.k8s import handlers
-from prokos.k8s.handlers import Operator
+from prokos.k8s.handlers import FINALIZER, Operator
 from prokos.k8s.helm_errors import HelmError
 from prokos.k8s.home import Images
 from unit.k8s.manifests import SYSTEM, resource
@@ -44,3 +44,24 @@ async def test_an_engine_of_somebody_else_is_not_touched(monkeypatch):
     monkeypatch.setattr(handlers, "remove_release", refused)
     external = {**GOING, "spec": {"engine": {"external": {"address": "zeebe:26500"}}}}
     await Operator(None, Images("system", "worker"))._remove(SYSTEM, external)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("lived", "finalizers", "removed"),
+    [(False, [FINALIZER], True), (True, [FINALIZER], False), (False, ["foregroundDeletion"], False)],
+    ids=["deleted while no operator ran", "its daemon removes it", "was let go"],
+)
+async def test_what_was_deleted_while_no_operator_ran_is_removed(monkeypatch, lived, finalizers, removed):
+    systems = []
+
+    async def remove(_client: Any, system: Any, *_: Any) -> None:
+        systems.append(system)
+
+    monkeypatch.setattr(handlers, "remove_release", remove)
+    operator = Operator(None, Images("system", "worker"))  # type: ignore[arg-type]
+    going = {**GOING, "metadata": {**GOING["metadata"], "deletionTimestamp": "2026-01-02", "finalizers": finalizers}}
+    if lived:
+        operator.seen(None, GOING)
+    operator.seen("MODIFIED" if lived else None, going)
+    await operator.bury(going)
+    assert systems == [SYSTEM] * removed
