@@ -158,12 +158,14 @@ def operator(cluster: Cluster) -> Iterator[Cluster]:
         cluster.helm("uninstall", "prokos", "--namespace", OPERATOR, "--wait")
         cluster.helm("uninstall", "prokos-crds")
         cluster.kubectl("delete", "crd", "-l", "app.kubernetes.io/part-of=prokos")
-        cluster.kubectl("delete", "namespace", OPERATOR, "--timeout", "60s")
+        cluster.kubectl("delete", "namespace", OPERATOR, "--timeout", "300s")
 
 
 @pytest.fixture(scope="session")
 def shop(operator: Cluster) -> Iterator[Shop]:
     """The order example, ready, in a namespace that admits restricted pods only."""
+    # A run that was killed may have left it.
+    operator.delete_namespace(NAMESPACE)
     operator.kubectl("create", "namespace", NAMESPACE)
     operator.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
     system = Shop(operator)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CHART = str(Path(__file__).parents[2] / "helm" / "camunda-engine")
 
-STARTING = "300s"
+STARTING = "600s"
 """An engine takes 15 s of two processors; here it shares them."""
 
 

@@ -14,11 +14,16 @@ if TYPE_CHECKING:
 NAMESPACE = "shop"
 OPERATOR = "prokos-system"
 
-STARTING = 240.0
+STARTING = 600.0
 """Seconds an engine may take to start on a machine that does everything else too."""
 
-CHANGE = 90.0
+CHANGE = 300.0
 """Seconds until a change shows: an image pulled, pods replaced, a condition written."""
+
+LOOP = """<bpmn:multiInstanceLoopCharacteristics><bpmn:extensionElements>
+ <zeebe:loopCharacteristics inputCollection="=tasks" inputElement="task"/>
+</bpmn:extensionElements></bpmn:multiInstanceLoopCharacteristics>"""
+"""Goes after a task's flows: one task for each item of the variable `tasks`, all at once."""
 
 NOOP_BPMN = """<?xml version="1.0" encoding="UTF-8"?>
 <bpmn:definitions xmlns:bpmn="http://www.omg.org/spec/BPMN/20100524/MODEL"
@@ -101,12 +106,18 @@ class Shop:
         return "Unknown", "", ""
 
     def until(self, look: Callable[[], Any], timeout: float = CHANGE, describe: Callable[[], Any] | None = None) -> Any:
-        """Wait until something is so."""
+        """Wait until something is so. A look that cannot be had (a pod goes, a page does not answer) is repeated."""
         deadline = time.monotonic() + timeout
-        while not (found := look()):
-            assert time.monotonic() < deadline, f"not within {timeout:g} s: {describe() if describe else ''}"
+        while True:
+            try:
+                if found := look():
+                    return found
+                failure = ""
+            except AssertionError as error:
+                failure = str(error)
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {timeout:g} s: {failure or (describe() if describe else '')}")
             time.sleep(0.5)
-        return found
 
     def until_ready(self, kind: str, name: str, timeout: float = CHANGE) -> None:
         self.until(lambda: self.condition(kind, name)[0] == "True", timeout, lambda: self.get(kind, name).get("status"))
@@ -123,7 +134,7 @@ class Shop:
         reason: str = self.until(said, timeout, lambda: self.condition(kind, name, condition))
         return reason
 
-    def run(self, process: str, variables: dict[str, Any] | None = None, timeout: int = 60) -> dict[str, Any]:
+    def run(self, process: str, variables: dict[str, Any] | None = None, timeout: int = 180) -> dict[str, Any]:
         """Run a process to its end, as the docs say."""
         arguments = ["exec", "-i", "deploy/demo-pdo", "--", "prokos", "run", process, "--vars", "-"]
         answer = self.kubectl(

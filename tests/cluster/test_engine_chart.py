@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 
 import pytest
 
-from cluster.engine_release import CHART, image_values
+from cluster.engine_release import CHART, STARTING, image_values
 
 pytestmark = [pytest.mark.anyio, pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -23,8 +24,10 @@ WAITS = b"""<?xml version="1.0" encoding="UTF-8"?>
 
 
 async def test_the_broker_answers(engine):
-    async with engine.client() as client:
-        topology = await client.topology()
+    async with engine.client() as client, asyncio.timeout(120):
+        # A leader may be unhealthy for a while, and still does its work.
+        while not (topology := await client.topology()).healthy:
+            await asyncio.sleep(0.5)
     assert (topology.brokers, topology.partitions, topology.healthy_leaders) == (1, 1, 1)
 
 
@@ -44,7 +47,9 @@ async def test_a_pod_that_is_deleted_comes_back_with_its_state(engine):
         await client.deploy({"waits.bpmn": WAITS})
         instance = await client.create_instance("waits", {"number": 7})
     engine.kubectl("delete", "pod", "engine-0", "--grace-period=0", "--force")
-    engine.until_ready()
+    # The status of the StatefulSet may still be that of the pod that is gone.
+    engine.kubectl("wait", "--for=create", "pod/engine-0", "--timeout=120s")
+    engine.kubectl("wait", "--for=condition=Ready", "pod/engine-0", f"--timeout={STARTING}")
     async with engine.client() as client:
         (job,) = await client.activate_jobs("kept", worker="test", limit=2, lease=60, wait=30)
     assert (job.process_instance_key, job.variables) == (instance.key, {"number": 7})

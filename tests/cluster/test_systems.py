@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from cluster.engine_release import CHART, image_values
 from cluster.pods import pod
-from cluster.shop import NOOP_BPMN, STARTING, Shop, resource, script
+from cluster.shop import NOOP_BPMN, OPERATOR, STARTING, Shop, resource, script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,7 @@ def test_an_engine_that_somebody_else_runs(operator, engine):
         elsewhere.run("noop")
     finally:
         kinds = "prokoses,taskexecutors,processdefinitions"
-        elsewhere.kubectl("delete", kinds, "--all", "--timeout", "120s")
+        elsewhere.kubectl("delete", kinds, "--all", "--timeout", "300s")
     # It is somebody else's: nothing of it is taken away.
     engine.until_ready()
 
@@ -163,7 +163,27 @@ def test_a_chart_that_fails_and_an_engine_without_an_image(space):
     reason = space.until_unready("prokos", "demo", "registry.invalid/engine:1", condition="EngineReady")
     assert reason in {"ErrImagePull", "ImagePullBackOff"}
     assert len(space.items("persistentvolumeclaims")) == 1
-    space.kubectl("delete", "prokos", "demo", "--timeout", "120s")
+    space.kubectl("delete", "prokos", "demo", "--timeout", "300s")
+    assert space.items("statefulsets,services,persistentvolumeclaims,secrets") == []
+
+
+def test_a_system_that_is_deleted_while_no_operator_runs_goes_when_there_is_one(space):
+    def operators(number: int) -> None:
+        here = ("--namespace", OPERATOR)
+        space.cluster.kubectl(*here, "scale", "deployment/prokos", f"--replicas={number}")
+        if number:
+            space.cluster.kubectl(*here, "rollout", "status", "deployment/prokos", "--timeout", "300s")
+        else:
+            space.cluster.kubectl(*here, "wait", "--for=delete", "pods", "--all", "--timeout", "300s")
+
+    space.apply(system(helm={"chart": "camunda-engine", "deletionPolicy": "Delete", "values": {"image": NOWHERE}}))
+    space.until_unready("prokos", "demo", "registry.invalid/engine:1", condition="EngineReady")
+    operators(0)
+    try:
+        space.kubectl("delete", "prokos", "demo", "--wait=false")
+    finally:
+        operators(1)
+    space.kubectl("wait", "--for=delete", "prokos/demo", "--timeout", "300s")
     assert space.items("statefulsets,services,persistentvolumeclaims,secrets") == []
 
 
@@ -173,4 +193,4 @@ def test_a_namespace_goes_with_its_system(operator):
         space = Shop(operator, name)
         space.apply(system(helm={"chart": "camunda-engine", "values": {"image": NOWHERE}}))
         space.until(lambda: space.items("statefulsets"))
-        operator.kubectl("delete", "namespace", name, "--timeout", "120s")
+        operator.kubectl("delete", "namespace", name, "--timeout", "300s")

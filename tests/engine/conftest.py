@@ -49,7 +49,7 @@ def _advance(management_url: str, seconds: float) -> None:
     body = json.dumps({"offsetMilli": int(seconds * 1000)}).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{management_url}/actuator/clock/add", data=body, headers=headers)
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         assert response.status == 200
 
 

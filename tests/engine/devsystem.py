@@ -21,6 +21,9 @@ START_TIMEOUT = 360.0
 one that fails is not waited for."""
 STOP_TIMEOUT = 60.0
 
+PATIENCE = 120.0
+"""Seconds for what a system does by itself: wait for a lease, start a process, also on a busy machine."""
+
 
 class DevSystem:
     """`prokos dev` on some manifests."""
@@ -88,7 +91,7 @@ class DevSystem:
                 raise
         return self
 
-    def wait_for(self, text: str, timeout: float = 30.0) -> None:
+    def wait_for(self, text: str, timeout: float = PATIENCE) -> None:
         """Wait until it has printed `text`."""
         wait_until(
             lambda: text in "\n" + self.output or self._ended(),
@@ -129,13 +132,17 @@ class DevSystem:
         """Run a command that prints JSON."""
         return json.loads(self.run(*arguments, "--output", "json").stdout)
 
-    def run_process(self, process: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
+    def run_process(
+        self, process: str, variables: dict[str, Any] | None = None, *, timeout: float = 120
+    ) -> dict[str, Any]:
         """Run a process to its end; returns its variables."""
         arguments = [f"--var={name}={json.dumps(value)}" for name, value in (variables or {}).items()]
-        result: dict[str, Any] = self.json("run", process, *arguments)
+        result: dict[str, Any] = json.loads(
+            self.run("run", process, *arguments, "--output", "json", timeout=timeout).stdout
+        )
         return dict(result["variables"])
 
-    def wait_for_process(self, process: str, timeout: float = 30.0) -> None:
+    def wait_for_process(self, process: str, timeout: float = PATIENCE) -> None:
         """Wait until a process is registered."""
         wait_until(
             lambda: any(known["process"] == process for known in self.json("status")["processes"]),
@@ -159,14 +166,20 @@ class DevSystem:
         with urllib.request.urlopen(f"http://{self.runtime['pdo']}{path}", timeout=10) as response:
             return json.loads(response.read())
 
-    def wait_for_task(self, timeout: float = 30.0, **having: Any) -> dict[str, Any]:
+    def wait_for_task(self, timeout: float = PATIENCE, **having: Any) -> dict[str, Any]:
         """Wait until there is a task with these fields."""
+        found: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            found[:] = self.tasks(**having)
+            return bool(found)
+
         wait_until(
-            lambda: self.tasks(**having),
+            look,
             timeout=timeout,
             describe=lambda: f"no task with {having}; there are {self.tasks()}\n{self.logs()}",
         )
-        return self.tasks(**having)[0]
+        return found[0]
 
     def logs(self) -> str:
         """The ends of all logs but the engine's, for a failure's message."""

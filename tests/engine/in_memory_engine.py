@@ -48,8 +48,8 @@ DOWNLOADS = 8
 ATTEMPTS = 3
 """How often all downloads are tried when a connection breaks."""
 
-START_TIMEOUT = 60.0
-ADVANCE_TIMEOUT = 10.0
+START_TIMEOUT = 360.0
+ADVANCE_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True)

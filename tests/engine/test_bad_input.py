@@ -149,7 +149,7 @@ def dev(engine_address: str, garbage: str, tmp_path_factory: pytest.TempPathFact
     )
     no_json = executor("bad-no-json", "script", {"language": "shell", "source": "echo 'no json' > $PROKOS_OUTPUT"})
     loopback = {"url": garbage + "/{path}", "allowedNetworks": ["127.0.0.0/8"]}
-    http = executor("bad-http", "http", loopback, timeout="500ms")
+    http = executor("bad-http", "http", loopback, timeout="3s")
     unmapped = python_executor(
         "bad-unmapped",
         "def main(input):\n    return {'n': input['n']}\n",

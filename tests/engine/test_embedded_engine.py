@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 
+from engine.devsystem import START_TIMEOUT
 from prokos.engine import Connection, EngineClient, RetryPolicy, embedded_partitions
 from prokos.engine.distribution import ensure_distribution
 from prokos.engine.embedded import DataInUseError, EmbeddedEngine, EmbeddedSettings, EngineSetupError
@@ -165,7 +166,7 @@ async def test_comes_back_after_a_kill_with_what_was_running(engine: Running) ->
     address, killed = engine.address, engine.pid
     instance = await leave_a_task(engine)
     os.kill(killed or 0, signal.SIGKILL)
-    await wait_until(lambda: "the engine is ready again" in engine.events, "it is back")
+    await wait_until(lambda: "the engine is ready again" in engine.events, "it is back", START_TIMEOUT)
     assert engine.events[0] == "the engine ended with signal SIGKILL and is started again"
     assert engine.address == address
     assert engine.pid not in {None, killed}

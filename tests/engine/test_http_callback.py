@@ -143,7 +143,7 @@ def receiver(dev: DevSystem) -> Iterator[str]:
         assert "takes callbacks at http://" in line, line
         yield line.split()[-1].removesuffix("/TOKEN")
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def start(dev: DevSystem, process: str, order: str, **variables: Any) -> str:
@@ -225,7 +225,7 @@ def test_waiting_longer_than_a_lease_calls_once(
 ) -> None:
     thread, variables = runs_to_its_end(dev, "cb-plain", "A-8")
     token = service.token("A-8")
-    job = dev.wait_for_task(process="cb-plain", state="awaiting")["job"]
+    job = dev.wait_for_task(job=token.rpartition("-")[0], state="awaiting")["job"]
     scanned = dev.pdo("/status")["counts"]["scanned"]
     broker.advance(300)  # ten leases of the PDO
     # What another task takes from start to end, a second dispatch of this one would have taken, too.
@@ -243,7 +243,7 @@ def test_waiting_longer_than_a_lease_calls_once(
 def test_a_wait_outlives_worker_and_pdo(dev: DevSystem, service: LongService, receiver: str) -> None:
     thread, variables = runs_to_its_end(dev, "cb-plain", "A-13")
     token = service.token("A-13")
-    dev.wait_for_task(process="cb-plain", state="awaiting")
+    dev.wait_for_task(job=token.rpartition("-")[0], state="awaiting")
     killed = [process for process in dev.family() if {"prokos.tde", "prokos.pdo"} & set(process.cmdline())]
     assert len(killed) == 4
     for process in killed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -56,11 +57,13 @@ def assert_is_small(dev: DevSystem) -> None:
     limits = {"prokos.pdo": 250e6, "prokos.tde": 90e6}
     found = set()
     for process in dev.family():
-        command = process.cmdline()
-        for module, limit in limits.items():
-            if module in command:
-                found.add(module)
-                assert process.memory_info().rss < limit, f"{module} has {process.memory_info().rss / 1e6:.0f} MB"
+        # A script of the task that is tried again may have ended since.
+        with suppress(psutil.NoSuchProcess):
+            command, memory = process.cmdline(), process.memory_info().rss
+            for module, limit in limits.items():
+                if module in command:
+                    found.add(module)
+                    assert memory < limit, f"{module} has {memory / 1e6:.0f} MB"
     assert found == set(limits)
 
 
@@ -83,8 +86,13 @@ def assert_dies_with_its_parent(dev: DevSystem) -> None:
 
 
 def assert_gone(dev: DevSystem, family: list[psutil.Process]) -> None:
+    def runs(process: psutil.Process) -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        return False
+
     def left() -> list[psutil.Process]:
-        return [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+        return [process for process in family if runs(process)]
 
     wait_until(lambda: not left(), timeout=20, describe=lambda: f"still running: {left()}\n{dev.output}")
 
@@ -93,7 +101,10 @@ def listening(family: list[psutil.Process]) -> set[int]:
     """TCP ports these processes listen on; all of them on loopback."""
     ports = set()
     for process in family:
-        for connection in process.net_connections("tcp"):
+        connections = []
+        with suppress(psutil.NoSuchProcess):
+            connections = process.net_connections("tcp")
+        for connection in connections:
             if connection.status == psutil.CONN_LISTEN:
                 assert connection.laddr.ip in {"127.0.0.1", "::ffff:127.0.0.1"}, (
                     f"{process} listens on {connection.laddr}"

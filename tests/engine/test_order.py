@@ -54,6 +54,7 @@ def test_a_declined_order_releases_its_goods(dev: DevSystem) -> None:
     assert variables["declineReason"]
     order_id = variables["orderId"]
     assert order_id not in {reservation["orderId"] for reservation in ask("/reservations")}
+    dev.wait_for_task(element="ReleaseGoods", state="completed")
     assert [task["element"] for task in dev.tasks(element="ReleaseGoods", state="completed")] == ["ReleaseGoods"]
 
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from engine.conftest import TEST_ENGINE
-from engine.devsystem import DevSystem, wait_until
+from engine.devsystem import PATIENCE, DevSystem, wait_until
 from engine.samples import one_task, python_executor, write
 from prokos.cli.doctor import FEATURES
 from prokos.engine.distribution import DEFAULT_VERSION
@@ -111,7 +111,7 @@ def test_a_task_that_is_alone_is_tried_again_however_often_it_failed(dev: DevSys
     """The engine loses one job in a hundred whose second or later back-off it keeps itself."""
     variables = {"marker": f"{tmp_path}/attempts", "failures": 120}
     # The wait is in a variable of the task's own, which its process does not get.
-    assert dev.run_process("out-stubborn", variables) == {**variables, "attempts": 121}
+    assert dev.run_process("out-stubborn", variables, timeout=400) == {**variables, "attempts": 121}
 
 
 def test_exhausted_attempts_become_an_incident_with_the_last_message(dev: DevSystem, tmp_path: Path) -> None:
@@ -172,9 +172,9 @@ def test_the_task_list_says_which_process_where_and_why(dev: DevSystem) -> None:
 def test_a_cancelled_instance_stops_its_tde(dev: DevSystem, tmp_path: Path) -> None:
     started = dev.json("run", "out-sleeper", "--no-wait", "--var", f"directory={tmp_path}")
     pid_file = tmp_path / "pid"
-    wait_until(pid_file.exists, timeout=30, describe=dev.logs)
+    wait_until(pid_file.exists, timeout=PATIENCE, describe=dev.logs)
     dev.run("cancel", started["instance"])
-    wait_until(lambda: not psutil.pid_exists(int(pid_file.read_text())), timeout=15, describe=dev.logs)
+    wait_until(lambda: not psutil.pid_exists(int(pid_file.read_text())), timeout=PATIENCE, describe=dev.logs)
     assert dev.wait_for_task(instance=started["instance"], state="gone")["message"] == "the task was cancelled"
 
 

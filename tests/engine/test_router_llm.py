@@ -103,7 +103,7 @@ def dev(engine_address: str, model: Model, tmp_path_factory: pytest.TempPathFact
                 "model": "openai/test",
                 "endpoint": model.url,
                 "apiKey": {"env": "TEST_MODEL_KEY"},
-                "timeout": "5s",
+                "timeout": "30s",
             },
         },
     }

@@ -85,7 +85,7 @@ async def test_a_deadlock_is_tried_again_and_then_succeeds(server: Server) -> No
 
     def both(first: str, second: str) -> list[dict[str, str]]:
         update = "UPDATE orders SET n = n + 1 WHERE id = '{}'"
-        sleep = SLEEP[server.name].replace(":seconds", "0.5")
+        sleep = SLEEP[server.name].replace(":seconds", "2")
         texts = (update.format(first), sleep, update.format(second))
         return [{"name": f"s{number}", "statement": text} for number, text in enumerate(texts)]
 
@@ -100,7 +100,7 @@ async def test_a_deadlock_is_tried_again_and_then_succeeds(server: Server) -> No
 async def test_a_serialization_failure_is_tried_again(server: Server) -> None:
     server.query("INSERT INTO orders VALUES ('A', 0)")
     read = {"name": "read", "statement": "SELECT n FROM orders"}
-    sleep = {"name": "sleep", "statement": SLEEP[server.name].replace(":seconds", "0.5")}
+    sleep = {"name": "sleep", "statement": SLEEP[server.name].replace(":seconds", "2")}
     write = {"name": "write", "statement": "UPDATE orders SET n = n + 1"}
     statements = [read, sleep, write]
     tasks = [run(None, url=server.url, statements=statements, isolation="serializable") for _ in range(2)]

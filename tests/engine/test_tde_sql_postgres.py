@@ -152,10 +152,11 @@ async def test_a_lock_time_out_is_tried_again(server: PostgreSql) -> None:
 
 async def test_a_deadlock_is_tried_again(server: PostgreSql) -> None:
     await run(server, "INSERT INTO orders (id) VALUES ('1'), ('2')")
-    with psycopg.connect(server.url) as other:
+    # A server looks for a deadlock once in each wait: this one never, so the task's does, when there is one.
+    with psycopg.connect(server.url, options="-c deadlock_timeout=1h") as other:
         other.execute("SELECT 1 FROM orders WHERE id = '2' FOR UPDATE")
         statement = "SELECT id FROM orders ORDER BY id FOR UPDATE"
-        task = asyncio.create_task(run(server, statement, options="-c deadlock_timeout=100ms", setup=[]))
+        task = asyncio.create_task(run(server, statement, options="-c deadlock_timeout=3s", setup=[]))
         await asyncio.to_thread(server.wait_until, "SELECT 1 FROM pg_locks WHERE NOT granted")
         await asyncio.to_thread(other.execute, "SELECT 1 FROM orders WHERE id = '1' FOR UPDATE")
         with pytest.raises(RetryableFailure, match="40P01"):

@@ -70,7 +70,7 @@ def system(engine_address: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
             settings = {"urlSecret": f"{name}-url", "tls": {"caSecret": f"{name}-ca"}, **transaction(server.name)}
             resources.append(executor(name, settings, f"{name}-url", f"{name}-ca"))
         resources.append(executor("sqlite", {"url": "sqlite:///some.db", "statement": "SELECT :seconds AS n"}))
-        processes = {name: one_task(name, name, retries=20) for name in (one["metadata"]["name"] for one in resources)}
+        processes = {name: one_task(name, name, retries=100) for name in (one["metadata"]["name"] for one in resources)}
         manifests = write(directory / "manifests", processes=processes, resources=resources)
         with DevSystem(directory, [manifests], engine=engine_address, environment=secrets) as dev:
             servers: dict[str, Server] = {"pg-plain": plain, "pg-tls": encrypted, "mariadb-tls": mariadb}
@@ -88,12 +88,12 @@ def test_a_task_whose_database_is_killed_is_done_once(system: System, name: str)
     server = system.servers[name]
     ended: dict[str, Any] = {}
     before = server.query("SELECT n FROM counters")[0][0]
-    running = threading.Thread(target=lambda: ended.update(system.dev.run_process(name, {"seconds": 2})))
+    running = threading.Thread(target=lambda: ended.update(system.dev.run_process(name, {"seconds": 10})))
     running.start()
     server.wait_until_sleeping(1)
     server.kill()
     server.start()
-    running.join(60)
+    running.join(120)
     assert ended["results"]["write"] == {"rowCount": 1}
     # An integer that no double holds has gone through the engine unharmed.
     assert ended["results"]["sleep"]["rows"][0]["big"] == 9007199254740993

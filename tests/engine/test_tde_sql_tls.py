@@ -44,7 +44,7 @@ def url(server: Encrypted, host: str = "localhost", user: str = "prokos", passwo
 
 def options(server: Encrypted, host: str = "localhost", **tls: Any) -> dict[str, Any]:
     secrets = {"ca": server.certificates.authority}
-    return {"url": url(server, host), "secrets": secrets, "connect_timeout": "2s", "tls": tls}
+    return {"url": url(server, host), "secrets": secrets, "connect_timeout": "30s", "tls": tls}
 
 
 async def is_encrypted(server: Encrypted, **settings: Any) -> bool:
@@ -121,7 +121,7 @@ async def test_no_password_gets_out(
     with structlog.testing.capture_logs() as logged:
         for settings in (good, wrong, nowhere, elsewhere):
             for statement in statements:
-                work = run(statement, {"v": "x"}, **settings, statement_timeout="200ms", exactly_once=True)
+                work = run(statement, {"v": "x"}, **settings, statement_timeout="2s", exactly_once=True)
                 said += await asyncio.gather(work, return_exceptions=True)
     chain = ["".join(traceback.format_exception(one)) for one in said if isinstance(one, Exception)]
     outputs = [json.dumps(one) for one in said if isinstance(one, dict)]

@@ -7,9 +7,12 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from helpers import wait_until
 from prokos.resources.names import tde_job_type
 from prokos.tde import Context, Environment, Executor, Secrets, TaggedTask
+from prokos.tde import lease as leases
 from prokos.tde.lease import TDE_LEASE
 from prokos.tde.worker import TdeWorker
 from unit.builders import LEASED_AT, executor, job, task
@@ -24,6 +27,12 @@ if TYPE_CHECKING:
 
 PARENT, TDE, TDE_INSTANCE = 7, 900, 950
 """Keys of the task's job, of its TDE's job, and of its TDE."""
+
+
+@pytest.fixture
+def renewed_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases of `TDE_LEASE` that are renewed every 50 ms, so that none ends because the machine has no time."""
+    monkeypatch.setattr(leases, "KEEP_SHARE", TDE_LEASE / 0.05)
 
 
 class Written(Executor[dict[str, Any], Any]):

@@ -262,7 +262,7 @@ def test_two_processes_that_start_together_download_once(repository: Repository,
     second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     repository.hold.set()
     for process in (first, second):
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
         assert output.strip().endswith(str(cache / VERSION))
     assert repository.requested.count(path_of(VERSION)) == 1
 

@@ -157,7 +157,8 @@ async def test_helm_may_say_that_it_was_ended(tmp_path: Path) -> None:
 
 async def test_one_that_will_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "GRACE", 0.2)
-    monkeypatch.setattr(driver, "MARGIN", 0.2)
+    # Time for the script to begin.
+    monkeypatch.setattr(driver, "MARGIN", 3.0)
     script = Script(tmp_path, "trap '' TERM; while :; do sleep 0.1; done")
     with pytest.raises(HelmError, match="took longer than") as failed:
         await script.upgrade(timeout=timedelta(milliseconds=100))

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import gzip
 import json
+import re
 import resource
 import time
 import zlib
@@ -91,20 +92,20 @@ async def executor(hostile: Hostile) -> AsyncIterator[HttpExecutor]:
         yield started
 
 
-async def attempt(executor: HttpExecutor, data: dict[str, Any] | None = None) -> Any:
+async def attempt(executor: HttpExecutor, data: dict[str, Any] | None = None, seconds: float = PATIENCE) -> Any:
     """The outcome of one attempt: a value or a failure of the contract, never anything else, and in time."""
     started = time.monotonic()
     try:
-        return await executor.execute(data or {"path": "x"}, context(PATIENCE))
+        return await executor.execute(data or {"path": "x"}, context(seconds))
     except (BusinessError, FatalFailure, RetryableFailure) as failure:
         return failure
     finally:
-        assert time.monotonic() - started < PATIENCE + 2
+        assert time.monotonic() - started < seconds + 5
 
 
 async def still_works(hostile: Hostile, executor: HttpExecutor) -> None:
     hostile.behave = answer(b'{"fine": true}')
-    assert (await attempt(executor))["answer"]["body"] == {"fine": True}
+    assert (await attempt(executor, seconds=60))["answer"]["body"] == {"fine": True}
 
 
 GZIP = "Content-Encoding: gzip"
@@ -257,9 +258,9 @@ FORBIDDEN = [
 async def test_no_way_of_writing_a_forbidden_address_reaches_it(hostile: Hostile, host: str) -> None:
     async with executing(url="{+url}", allowed_networks=[]) as executor:
         outcome = await attempt(executor, {"url": f"http://{host}:{hostile.port}/"})
-    # A name that is none to the resolver (of all those only what Unicode makes of it) is not reached either.
+    # What is a name to the resolver (what Unicode makes of some, and 127.0.0.1. with its dot) is not reached either.
     assert isinstance(outcome, FatalFailure | RetryableFailure)
-    assert isinstance(outcome, FatalFailure) or "cannot resolve" in str(outcome)
+    assert isinstance(outcome, FatalFailure) or re.search("cannot resolve|looking up", str(outcome))
     assert hostile.connections == 0
 
 
@@ -284,7 +285,7 @@ async def test_a_name_that_changes_its_address_is_judged_at_each_connection(host
 
     url = f"http://pay.example:{hostile.port}/"
     async with executing(url=url, resolver=rebinding) as executor:
-        assert await attempt(executor) == {}
+        assert await attempt(executor, seconds=60) == {}
         hostile.behave = answering(b"")
         outcomes = [await attempt(executor) for _ in range(2)]
     assert "refused to call pay.example resolves to 169.254.169.254" in str(outcomes[-1])
@@ -324,7 +325,7 @@ async def test_input_stays_in_its_place(hostile: Hostile, value: str, body_forma
             body="path" if body_format == "text" else "input",
             body_format=body_format,
         ) as executor:
-            outcome = await attempt(executor, {"path": value, value: value})
+            outcome = await attempt(executor, {"path": value, value: value}, 60)
     if isinstance(outcome, FatalFailure | RetryableFailure):
         assert not received, outcome
     else:

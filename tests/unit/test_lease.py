@@ -5,11 +5,13 @@ import asyncio
 import pytest
 
 from prokos.engine import AccessDeniedError, EngineUnavailableError, NotFoundError, RejectedError
-from prokos.tde.lease import LeaseLostError, TaskGoneError, keep
+from prokos.tde.lease import TDE_LEASE, LeaseLostError, TaskGoneError, keep
 from unit.builders import job, task
 from unit.fake_engine import FakeEngine
+from unit.tde_bench import renewed_often
 
-LEASE = 0.08
+SHORT = 0.08
+"""A lease that ends."""
 
 
 class SlowEngine(FakeEngine):
@@ -20,19 +22,24 @@ class SlowEngine(FakeEngine):
         await super().extend_lease(key, lease)
 
 
-async def kept(engine: FakeEngine, tagged: object = None) -> None:
-    async with asyncio.timeout(5):
-        await keep(engine, job(900), tagged, LEASE)
+__all__ = ["renewed_often"]
 
 
+async def kept(engine: FakeEngine, tagged: object = None, lease: float = TDE_LEASE) -> None:
+    async with asyncio.timeout(60):
+        await keep(engine, job(900), tagged, lease)
+
+
+@pytest.mark.usefixtures("renewed_often")
 async def test_renews_until_the_tde_is_gone():
     engine = FakeEngine()
     engine.refusals["extend", 7] = NotFoundError("no such job")
     with pytest.raises(TaskGoneError, match="cancelled"):
         await kept(engine, task(7))
-    assert engine.commands == [("extend", 900, LEASE)]
+    assert engine.commands == [("extend", 900, TDE_LEASE)]
 
 
+@pytest.mark.usefixtures("renewed_often")
 async def test_a_tde_that_ended_is_a_task_that_is_gone():
     engine = FakeEngine()
     engine.gone.add(900)
@@ -44,9 +51,10 @@ async def test_a_job_that_the_engine_took_back_is_another_workers():
     engine = FakeEngine()
     engine.refusals["extend"] = RejectedError("it is not active")
     with pytest.raises(LeaseLostError):
-        await kept(engine)
+        await kept(engine, lease=SHORT)
 
 
+@pytest.mark.usefixtures("renewed_often")
 @pytest.mark.parametrize("error", [EngineUnavailableError("away"), AccessDeniedError("token expired")])
 async def test_a_renewal_that_fails_is_tried_again_while_the_lease_lasts(error):
     engine = FakeEngine()
@@ -60,14 +68,15 @@ async def test_a_lease_that_cannot_be_renewed_is_lost():
     engine = FakeEngine()
     engine.refusals["extend"] = EngineUnavailableError("away")
     with pytest.raises(LeaseLostError):
-        await kept(engine)
+        await kept(engine, lease=SHORT)
 
 
 async def test_a_renewal_that_came_too_late_is_none():
     with pytest.raises(LeaseLostError, match="held up"):
-        await kept(SlowEngine())
+        await kept(SlowEngine(), lease=SHORT)
 
 
+@pytest.mark.usefixtures("renewed_often")
 async def test_tells_each_time_that_the_task_is_kept():
     engine, told = FakeEngine(), []
 
@@ -77,6 +86,6 @@ async def test_tells_each_time_that_the_task_is_kept():
             engine.refusals["extend", 7] = NotFoundError("no such job")
 
     with pytest.raises(TaskGoneError):
-        async with asyncio.timeout(5):
-            await keep(engine, job(900), task(7), LEASE, kept)
+        async with asyncio.timeout(60):
+            await keep(engine, job(900), task(7), TDE_LEASE, kept)
     assert told == [7, 7]

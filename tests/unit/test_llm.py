@@ -91,10 +91,13 @@ async def test_a_provider_that_fails_is_asked_once_and_gives_no_answer(model, st
 
 
 async def test_a_provider_that_hangs_is_given_up_after_the_timeout(model):
+    # The first call of a process takes its time before it is sent.
+    model.answers("payer")
+    await asked(model)
     model.hangs = True
-    with pytest.raises(LlmUnavailableError, match=r"no answer within 0\.3 s \(spec\.router\.timeout\)"):
-        await asked(model, timeout="300ms")
-    assert len(model.requests) == 1
+    with pytest.raises(LlmUnavailableError, match=r"no answer within 2 s \(spec\.router\.timeout\)"):
+        await asked(model, timeout="2s")
+    assert len(model.requests) == 2
 
 
 async def test_a_provider_that_is_not_there_gives_no_answer():

@@ -7,6 +7,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from helpers import wait_until
 from prokos.resources.executor import TaskRate
 from prokos.tde import Context
@@ -65,13 +67,18 @@ async def test_waiting_ends_when_slot_and_token_are_there() -> None:
     assert time.monotonic() - started >= 0.05
 
 
-async def test_a_worker_begins_tasks_no_more_often_than_it_should() -> None:
+async def test_a_worker_begins_tasks_no_more_often_than_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[float] = []
 
+    class Timed(PacedSlots):
+        def take(self) -> None:
+            begun.append(time.monotonic())
+            super().take()
+
     async def work(_: dict[str, Any], __: Context) -> dict[str, Any]:
-        begun.append(time.monotonic())
         return {}
 
+    monkeypatch.setattr("prokos.tde.worker.PacedSlots", Timed)
     bench = Bench(work, concurrency=10, rateLimit={"tasksPerSecond": 20, "burst": 2})
     for key in range(1, 9):
         bench.engine.offer(replace(dispatched(tagged=task(key)), key=TDE + key))

@@ -75,9 +75,9 @@ async def test_a_server_that_drips_is_left_after_the_total_timeout(service: Serv
 
 async def test_the_attempt_ends_before_the_worker_ends_it(service: Service) -> None:
     service.answer = dripping
-    async with executing(url=service.url) as executor, asyncio.timeout(0.5):
-        with pytest.raises(RetryableFailure, match=r"no answer within 0\.5 s"):
-            await executor.execute({}, context(0.5))
+    async with executing(url=service.url) as executor, asyncio.timeout(2):
+        with pytest.raises(RetryableFailure, match=r"no answer within 2 s"):
+            await executor.execute({}, context(2))
 
 
 async def test_a_host_that_takes_no_connection_is_left_after_the_connect_timeout() -> None:

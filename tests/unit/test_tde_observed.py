@@ -16,7 +16,9 @@ from helpers import wait_until
 from prokos.engine import NotFoundError, RejectedError
 from prokos.tde import BusinessError, Context, FatalFailure, RetryableFailure
 from unit.builders import task
-from unit.tde_bench import PARENT, TDE, Bench, called, dispatched
+from unit.tde_bench import PARENT, TDE, Bench, called, dispatched, renewed_often
+
+__all__ = ["renewed_often"]
 
 
 def raising(error: Exception | None):
@@ -119,17 +121,18 @@ async def test_attempts_that_run_are_in_flight() -> None:
     assert (found["prokos_tde_running", ""], found["prokos_tde_ended_total", "stopped"]) == (0, 2)
 
 
+@pytest.mark.usefixtures("renewed_often")
 @pytest.mark.parametrize(
     ("key", "error", "outcome"), [(PARENT, None, "gone"), (TDE, RejectedError("it is not active"), "stopped")]
 )
 async def test_attempts_that_are_given_up_are_counted_and_logged(key, error, outcome) -> None:
-    bench = Bench(hang, lease=0.2)
+    bench = Bench(hang)
     if error is None:
         bench.engine.gone.add(key)
     else:
         bench.engine.refusals["extend", key] = error
     with capture_logs() as logs:
-        await bench.does(dispatched(lease=0.2), until=lambda: "cancelled" in bench.executor.life)
+        await bench.does(dispatched(), until=lambda: "cancelled" in bench.executor.life)
     assert (await scraped(bench))["prokos_tde_ended_total", outcome] == 1
     (line,) = [entry for entry in logs if entry.get("job") == PARENT]
     assert line["event"] == "attempt stopped"

@@ -66,6 +66,7 @@ async def test_cancelling_lets_a_script_tidy_up(tmp_path: Path) -> None:
     ready, tidied = tmp_path / "ready", tmp_path / "tidied"
     source = f"trap 'echo done > {tidied}; exit 0' TERM\necho > {ready}\nwhile :; do sleep 0.05; done"
     async with executing({"language": "shell", "source": source}) as executor:
+        executor._sandbox.grace = 20
         task = asyncio.create_task(executor.execute({}, context()))
         await eventually(ready.exists)
         task.cancel()

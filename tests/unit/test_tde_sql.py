@@ -204,7 +204,9 @@ async def test_a_database_that_is_not_there_yet_is_set_up_later(tmp_path: Path) 
 
 
 async def test_writers_at_once_take_turns(tmp_path: Path) -> None:
-    async with executing(tmp_path, "INSERT INTO orders (id) VALUES (:id)", concurrency=8) as executor:
+    async with executing(
+        tmp_path, "INSERT INTO orders (id) VALUES (:id)", concurrency=8, lock_timeout="2m"
+    ) as executor:
         outputs = await asyncio.gather(*(executor.execute({"id": str(n)}, context()) for n in range(100)))
     assert outputs == [{"rowCount": 1}] * 100
 

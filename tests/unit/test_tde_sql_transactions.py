@@ -116,7 +116,7 @@ async def test_a_business_error_can_have_a_message_and_says_what_failed(tmp_path
 
 async def test_a_pool_smaller_than_the_concurrency_makes_tasks_wait(tmp_path: Path) -> None:
     insert = "INSERT INTO orders (id) VALUES (:id)"
-    options: dict[str, Any] = {"concurrency": 8, "pool_size": 2, "setup": [TABLE]}
+    options: dict[str, Any] = {"concurrency": 8, "pool_size": 2, "lock_timeout": "2m", "setup": [TABLE]}
     async with sql_bench.executing(insert, workdir=tmp_path, **options) as executor:
         work = (executor.execute({"id": str(n)}, context(str(n))) for n in range(40))
         assert await asyncio.gather(*work) == [{"rowCount": 1}] * 40

@@ -16,7 +16,9 @@ from prokos.tde.lease import TDE_LEASE, VERIFY_AFTER_MS
 from prokos.tde.next_attempt import wait_before
 from prokos.tde.report import ASKS
 from unit.builders import LEASE_MS, task
-from unit.tde_bench import AGAIN, PARENT, TDE, TDE_INSTANCE, Bench, called, dispatched
+from unit.tde_bench import AGAIN, PARENT, TDE, TDE_INSTANCE, Bench, called, dispatched, renewed_often
+
+__all__ = ["renewed_often"]
 
 
 async def succeed(data: dict[str, Any], _: Context) -> dict[str, Any]:
@@ -322,41 +324,45 @@ def test_a_second_execution_always_asks_for_its_task():
     assert VERIFY_AFTER_MS < TDE_LEASE * 1000
 
 
+@pytest.mark.usefixtures("renewed_often")
 async def test_leases_of_task_and_tde_are_kept_while_it_is_executed():
     end = asyncio.Event()
-    bench = Bench(lambda *_: end.wait(), lease=0.2)
+    bench = Bench(lambda *_: end.wait())
 
     def kept_twice() -> bool:
         if len(bench.engine.named("extend")) >= 4:
             end.set()
         return bench.done()
 
-    await bench.does(dispatched(lease=0.2), until=kept_twice)
-    assert bench.engine.named("extend")[:4] == [("extend", TDE, 0.2), ("extend", PARENT, LEASE_MS / 1000)] * 2
+    await bench.does(dispatched(), until=kept_twice)
+    assert bench.engine.named("extend")[:4] == [("extend", TDE, TDE_LEASE), ("extend", PARENT, LEASE_MS / 1000)] * 2
     assert bench.hints.sent[:2] == [(PARENT, "executing")] * 2
     assert bench.hints.sent[-1] == (PARENT, "completed")
 
 
+@pytest.mark.usefixtures("renewed_often")
 async def test_a_task_that_is_cancelled_stops_its_execution_and_its_tde():
-    bench = Bench(hang, lease=0.2)
+    bench = Bench(hang)
     bench.engine.gone.add(PARENT)
-    assert await bench.does(dispatched(lease=0.2)) == [("extend", TDE, 0.2), ("cancel", TDE_INSTANCE)]
+    assert await bench.does(dispatched()) == [("extend", TDE, TDE_LEASE), ("cancel", TDE_INSTANCE)]
     assert "cancelled" in bench.executor.life
     assert bench.hints.sent == [(PARENT, "gone")]
 
 
+@pytest.mark.usefixtures("renewed_often")
 async def test_a_tde_that_is_cancelled_stops_its_execution_and_reports_nothing():
-    bench = Bench(hang, lease=0.2)
+    bench = Bench(hang)
     bench.engine.gone.add(TDE)
-    await bench.does(dispatched(lease=0.2))
+    await bench.does(dispatched())
     assert "cancelled" in bench.executor.life
     assert bench.engine.reports == []
 
 
+@pytest.mark.usefixtures("renewed_often")
 async def test_a_worker_that_lost_its_lease_leaves_everything_to_the_next():
-    bench = Bench(hang, lease=0.2)
+    bench = Bench(hang)
     bench.engine.refusals["extend", TDE] = RejectedError("it is not active")
-    await bench.does(dispatched(lease=0.2), until=lambda: "cancelled" in bench.executor.life)
+    await bench.does(dispatched(), until=lambda: "cancelled" in bench.executor.life)
     assert bench.engine.commands == []
     assert bench.hints.sent == []
 

@@ -126,7 +126,7 @@ class Fleet:
         self.instances: set[int] = set()
         self.forgotten: set[int] = set()
         """Instances that the engine said it had started, just before it was killed, and then knew nothing of."""
-        self._started: dict[int, float] = {}
+        self._started: dict[int, tuple[float, float]] = {}
         self.cancelled: set[int] = set()
         self.deaths: dict[int, float] = {}
         self.broker_deaths: list[float] = []
@@ -161,10 +161,11 @@ class Fleet:
 
             async def one() -> None:
                 async with limit:
+                    asked = time.monotonic()
                     try:
                         key = (await client.create_instance(PROCESS, variables)).key
                         started.add(key)
-                        self._started[key] = time.monotonic()
+                        self._started[key] = asked, time.monotonic()
                     except EngineUnavailableError:
                         return
 
@@ -254,8 +255,12 @@ class Fleet:
 
     def _begun_before_a_death(self, executions: list[Execution]) -> set[int]:
         """Instances that began so shortly before the broker was killed that it may have forgotten them."""
-        begun = {one.instance: one.started for one in reversed(executions)} | self._started
-        return {key for key, at in begun.items() if any(death - DOUBT < at < death for death in self.broker_deaths)}
+        begun = {one.instance: (one.started, one.started) for one in reversed(executions)} | self._started
+        return {
+            key
+            for key, (earliest, latest) in begun.items()
+            if any(earliest < death < latest + DOUBT for death in self.broker_deaths)
+        }
 
     def _describe(self, left: Collection[int]) -> str:
         last = {one.instance: one for one in self.executions() if one.instance in left}
@@ -359,7 +364,7 @@ class Fleet:
     def undo(self, since: float) -> set[int]:
         """The engine's state was set back to what it was then; the instances that it has forgotten."""
         self._undone.append((since, time.monotonic()))
-        forgotten = {key for key in self.instances if self._started[key] > since}
+        forgotten = {key for key in self.instances if self._started[key][1] > since}
         self.instances -= forgotten
         for key in forgotten:
             del self._started[key]

@@ -16,6 +16,9 @@ import grpc.aio
 STREAMS = {"ActivateJobs", "StreamActivatedJobs"}
 """Commands with many answers. All others have one."""
 
+FORWARD_TIMEOUT = 15.0
+"""Seconds, whatever is left of the client's own: a rule may have held the command back."""
+
 MESSAGE_LIMIT = ("grpc.max_receive_message_length", 16 * 1024 * 1024)
 
 Forward = Callable[[], Awaitable[bytes]]
@@ -44,7 +47,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
 
     async def _one(self, method: str, command: str, request: bytes, context: Any) -> bytes:
         async def forward() -> bytes:
-            answer: bytes = await self._channel.unary_unary(method)(request, timeout=context.time_remaining())
+            answer: bytes = await self._channel.unary_unary(method)(request, timeout=FORWARD_TIMEOUT)
             return answer
 
         try:
