@@ -12,10 +12,12 @@ import pytest
 from helpers import background, wait_until
 from prokos.engine import JobSource, Slots, WrongStateError
 from prokos.engine.losses import DOUBT
+from prokos.resources.names import TDE_ATTEMPTS
+from prokos.tde import RetryableFailure
 from prokos.tde.lease import TDE_LEASE, LeaseLostError, keep, must_verify
 from unit.builders import job, task
 from unit.fake_engine import FakeEngine
-from unit.tde_bench import PARENT, TDE, Bench, dispatched
+from unit.tde_bench import PARENT, TDE, Bench, called, dispatched
 
 LEASE = 2.0
 
@@ -85,6 +87,28 @@ async def test_a_job_that_comes_again_while_it_is_worked_on_is_not_executed_twic
         release.set()
         await wait_until(bench.done)
     assert len(bench.executor.inputs) == 1
+
+
+async def test_the_next_attempt_may_come_before_the_answer_to_the_report_of_the_one_before():
+    """The engine offers a failed job at once: the worker that waits for its answer takes it, and not a lease later."""
+
+    class Prompt(FakeEngine):
+        async def fail_job(self, key: int, message: str, **report: Any) -> None:
+            await super().fail_job(key, message, **report)
+            self.offer(called(retries=report["retries"]))
+            await wait_until(lambda: all(stream.empty() for stream in self.streams["prokos.tde.payer"]))
+
+    async def work(_: dict[str, Any], context: Any) -> dict[str, Any]:
+        if context.attempt < 2:
+            raise RetryableFailure("not yet")
+        return {}
+
+    bench = Bench(work, backoff={"initial": "0s"})
+    bench.engine = bench.worker.client = Prompt()
+    bench.engine.offer(called(retries=TDE_ATTEMPTS))
+    async with bench.running():
+        await wait_until(lambda: bench.engine.named("complete"))
+    assert [context.attempt for context in bench.executor.contexts] == [0, 1, 2]
 
 
 async def test_jobs_that_wait_when_the_connection_is_lost_are_forgotten():

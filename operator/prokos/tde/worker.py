@@ -82,8 +82,8 @@ class TdeWorker:
         secrets = executor.environment.secrets
         self._redactor = Redactor(secrets, secrets.names)
         self._attempts: set[asyncio.Task[None]] = set()
-        self._working: set[int] = set()
-        """Keys of the jobs that are worked on."""
+        self._working: set[tuple[int, int]] = set()
+        """Keys of the jobs that are worked on, each with the attempts it had left."""
         self._waits = Waits(client, lease)
         self._used = asyncio.Event()
         """The one task of a worker that is used once has ended."""
@@ -132,18 +132,20 @@ class TdeWorker:
         )
 
         async def start(job: Job) -> asyncio.Task[None] | None:
-            if job.key in self._working:
+            # The next attempt may be here before the engine's answer to the report of the one before.
+            attempted = job.key, job.retries
+            if attempted in self._working:
                 # Offered again while we were held up, or by an engine that died and forgot that it had been.
                 self.log.info("a job that is worked on already came again", tde_job=job.key)
                 slots.release()
                 return None
-            self._working.add(job.key)
+            self._working.add(attempted)
             attempt = asyncio.create_task(self._execute_job(job))
             self._attempts.add(attempt)
 
             def ended(done: asyncio.Task[None]) -> None:
                 self._attempts.discard(done)
-                self._working.discard(job.key)
+                self._working.discard(attempted)
                 if not self._used.is_set():
                     slots.release()
                 if not done.cancelled() and (error := done.exception()):
