@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pytest
+
+from prokos.k8s.home import PdoState
 from prokos.k8s.notices import notices
+from prokos.k8s.system import ClusterSystem
 from unit.builders import executor, process, registry, route
 
 PAYER, OTHER = executor("payer"), executor("other", {"jobType": "pay"})
@@ -63,3 +69,27 @@ def test_the_model_is_asked_again_for_a_decision_that_is_deleted():
     before = registry([PAYER], [process()], [route("payer", source="llm", confidence=0.9)], router=llm)
     ((_, message),) = told(before, registry([PAYER], [process()], router=llm))
     assert "the router's model" in message
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("pdo", "said"), [(PdoState(), []), (PdoState(backlog={}, running={"orders": 1}), [{"orders": 1}])]
+)
+async def test_nothing_is_said_of_tasks_while_the_pdo_does_not_answer(pdo, said):
+    """Said once, as if there were none, it would stay wrong."""
+    found = []
+
+    async def pdo_state():
+        return pdo
+
+    async def pods():
+        return None
+
+    system = SimpleNamespace(
+        home=SimpleNamespace(pdo_state=pdo_state, pods=pods),
+        registry=SimpleNamespace(load=registry),
+        _resync_at=float("inf"),
+        _tell_changes=found.append,
+    )
+    await ClusterSystem._repair(system, SimpleNamespace(executors={}))
+    assert found == said
