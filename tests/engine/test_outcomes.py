@@ -108,7 +108,7 @@ def test_a_retryable_failure_is_tried_again_and_its_result_counts(dev: DevSystem
 
 
 def test_a_task_that_is_alone_is_tried_again_however_often_it_failed(dev: DevSystem, tmp_path: Path) -> None:
-    """The engine loses one job in a hundred whose second or later back-off it keeps itself."""
+    """An engine as Camunda sets it up loses one job in a hundred whose second or later back-off it keeps itself."""
     variables = {"marker": f"{tmp_path}/attempts", "failures": 120}
     # The wait is in a variable of the task's own, which its process does not get.
     assert dev.run_process("out-stubborn", variables, timeout=400) == {**variables, "attempts": 121}

@@ -1,8 +1,8 @@
 """The wait between two attempts, which whoever takes the job next keeps, not the engine.
 
-A job that is failed with `retryBackOff` is at times never offered again (docs/decisions/0017): so a failed job is
-offered at once, with a variable of its own that says how long to wait. The PDO does that for tasks, a worker for TDEs
-that a process calls itself.
+Some engines at times never offer a job again that is failed with `retryBackOff` (docs/decisions/0017): so a failed job
+is offered at once, with a variable of its own that says how long to wait. The PDO does that for tasks, a worker for
+TDEs that a process calls itself.
 """
 
 from __future__ import annotations
