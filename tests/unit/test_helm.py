@@ -1,6 +1,6 @@
 """Running Helm: how it is called, what its failures say, and that nothing is left of it. Helm itself is a script here.
 
-What the real one does is tested on a cluster, in tests/cluster/test_helm_engine.py.
+What the real one does is tested on a cluster, in tests/cluster/test_helm_*.py.
 """
 
 from __future__ import annotations
