@@ -49,6 +49,28 @@ async def test_starts_no_second_instance_after_a_lost_connection(gateway, client
     assert len(gateway.calls) == 1
 
 
+async def test_starts_an_instance_once_the_engine_can_be_reached():
+    first, second = Gateway(), Gateway()
+    async with serving(first):
+        pass
+    async with EngineClient(Connection(first.address), RetryPolicy(patience=10)) as client:
+        starting = asyncio.create_task(client.create_instance("orders"))
+        while client._channel.get_state() is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            await asyncio.sleep(0.01)
+        async with serving(second, address=first.address):
+            assert (await starting).key == 2
+    assert len(second.calls) == 1
+
+
+async def test_an_instance_that_no_engine_can_start_says_so():
+    gateway = Gateway()
+    async with serving(gateway):
+        pass
+    async with EngineClient(Connection(gateway.address), RetryPolicy(patience=0.1)) as client:
+        with pytest.raises(EngineUnavailableError, match="refused"):
+            await client.create_instance("orders")
+
+
 async def test_does_not_repeat_a_payload_that_is_too_large(gateway, client):
     async with asyncio.timeout(5):
         with pytest.raises(PayloadTooLargeError):

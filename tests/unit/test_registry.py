@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,6 +104,25 @@ def test_the_signature_changes_with_every_write_even_of_the_same_size(store):
         finished(store.put_executor(executor(description=description)))
         seen.add(store.signature())
     assert len(seen) == 4
+
+
+def test_the_signature_changes_with_a_write_within_a_tick_of_the_clock(store, monkeypatch):
+    finished(store.put_executor(executor(description="aaaa")))
+    before = store.signature()
+    (path,) = (store.directory / "executors").iterdir()
+    # As where the new file is given the number of an old one, and the clock of the file system has not moved on.
+    write_text = type(path).write_text
+
+    def within_the_tick(temporary, text):
+        write_text(temporary, text)
+        os.utime(temporary, ns=(0, 0))
+
+    monkeypatch.setattr(type(path), "write_text", within_the_tick)
+    os.utime(path, ns=(0, 0))
+    at = path.stat().st_mtime_ns
+    finished(store.put_executor(executor(description="bbbb")))
+    assert path.stat().st_mtime_ns == at + 1
+    assert store.signature() != before
 
 
 def test_the_signature_changes_when_a_document_is_removed(store):

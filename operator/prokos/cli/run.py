@@ -70,8 +70,11 @@ async def run_and_watch(
         EngineError: The engine refuses, is away, or the time is over.
     """
     # The engine tells an instance's key only when it has ended; until then it is the one that was not there before.
-    before = {task["instance"] for task in await _tasks(pdo, process)}
+    tasks = await _tasks(pdo, process)
     running = asyncio.create_task(client.run_instance(process, variables, timeout=timeout))
+    if tasks is None:
+        return await running
+    before = {task["instance"] for task in tasks}
     watching = asyncio.create_task(_first_incident(pdo, process, before))
     await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
     try:
@@ -82,16 +85,17 @@ async def run_and_watch(
         await asyncio.gather(running, watching, return_exceptions=True)
 
 
-async def _tasks(pdo: str | None, process: str) -> list[dict[str, Any]]:
+async def _tasks(pdo: str | None, process: str) -> list[dict[str, Any]] | None:
+    """What the PDO remembers of a process; None when it does not answer."""
     found = await asyncio.to_thread(get_json, pdo, "/tasks?limit=1000") if pdo else None
-    return [task for task in found or [] if task["process"] == process]
+    return None if found is None else [task for task in found if task["process"] == process]
 
 
 async def _first_incident(pdo: str | None, process: str, before: set[str]) -> str:
     """Wait for an incident of the only new instance of a process; never ends otherwise."""
     while True:
         await asyncio.sleep(WATCH_INTERVAL)
-        new = [task for task in await _tasks(pdo, process) if task["instance"] not in before]
+        new = [task for task in await _tasks(pdo, process) or [] if task["instance"] not in before]
         stuck = [task for task in new if task["state"] in {"incident", "refused"}]
         if stuck and len({task["instance"] for task in new}) == 1:
             task = stuck[0]

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from prokos.engine import Connection
 
-STATUS_TIMEOUT = 5.0
-"""Seconds to wait for a status API."""
+STATUS_TIMEOUT = 15.0
+"""Seconds to wait for a status API. The kernel's asks the PDO (2 s each time) and the engine (5 s) in its turn."""
 
 
 def runtime_or_exit(state: Path | None) -> Runtime:

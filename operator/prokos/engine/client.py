@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 COMMAND_TIMEOUT = 15.0
 """Seconds a single attempt of a command may take; the gateway itself gives up after 15 s."""
+
+CONNECTING = 10.0
+"""Seconds that starting or modifying an instance waits for a connection, if the policy is as patient. They are not
+repeated once they may have been executed; before they are sent there is nothing to lose."""
 
 RESULT_AWAITED = 24 * 3600
 """Seconds the gateway awaits the result of an instance. When this time is over, the gateway cuts its connection to the
@@ -155,6 +160,13 @@ class EngineClient:
 
         return await self.policy.run(attempt, idempotent=idempotent)
 
+    async def _connected(self) -> None:
+        """Wait for a connection; without one the command is tried all the same, and says what is wrong."""
+        patience = self.policy.patience
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CONNECTING if patience is None else min(patience, CONNECTING)):
+                await self._channel.channel_ready()
+
     def _noted(self, error: errors.EngineError) -> errors.EngineError:
         if isinstance(error, errors.BackpressureError):
             self.window.refused()
@@ -225,6 +237,7 @@ class EngineClient:
         request = pb.CreateProcessInstanceRequest(
             bpmnProcessId=process_id, version=version, variables=to_json(variables or {})
         )
+        await self._connected()
         response = await self._call(self._gateway.CreateProcessInstance, request, idempotent=False)
         return ProcessInstance(response.processInstanceKey, response.bpmnProcessId, response.version)
 
@@ -246,6 +259,7 @@ class EngineClient:
             bpmnProcessId=process_id, version=version, variables=to_json(variables or {})
         )
         request = pb.CreateProcessInstanceWithResultRequest(request=create, requestTimeout=RESULT_AWAITED * 1000)
+        await self._connected()
         response = await self._call_at_once(
             self._gateway.CreateProcessInstanceWithResult, request, idempotent=False, timeout=timeout
         )
@@ -408,6 +422,7 @@ class EngineClient:
                 pb.ModifyProcessInstanceRequest.TerminateInstruction(elementInstanceKey=element_instance_key)
             ],
         )
+        await self._connected()
         await self._call(self._gateway.ModifyProcessInstance, request, idempotent=False)
 
 

@@ -38,7 +38,11 @@ REPOSITORY_VARIABLE = "PROKOS_MAVEN_REPOSITORY"
 VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.]+)?")
 
 ATTEMPTS = 3
-"""How often a download is tried when the connection breaks: 300 MB is long enough for that to happen."""
+"""How often a download is tried when the connection breaks, for which 300 MB is long enough, or the repository refuses:
+what it has not and what it cannot give just now look alike."""
+
+PAUSE = 2.0
+"""Seconds between two attempts."""
 
 TIMEOUT = 30
 """Seconds the repository may stay silent."""
@@ -164,7 +168,7 @@ def _install(version: str, home: Path, progress: Progress) -> None:
     # The directory starts with a dot and has no bin/: whatever interrupts us, it is never taken for a distribution.
     work = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=home.parent))
     try:
-        tarball = _download(version, work, progress)
+        tarball = _download(version, PACKAGING, work / "download", progress)
         _verify(version, tarball, work)
         unpacked = _unpack(version, tarball, work / "unpacked", progress)
         # The rename must not reach the disk before the files do, or a power failure would leave empty ones.
@@ -174,26 +178,31 @@ def _install(version: str, home: Path, progress: Progress) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _download(version: str, work: Path, progress: Progress) -> Path:
+def _download(version: str, packaging: str, work: Path, progress: Progress = no_progress) -> Path:
+    """One file of the distribution's component, tried several times."""
     import requests
 
-    target = work / "download"
+    failure: Exception | None = None
     for attempt in range(1, ATTEMPTS + 1):
+        if failure is not None:
+            time.sleep(PAUSE)
         try:
-            return _fetch(version, PACKAGING, target, progress)
-        except requests.RequestException as error:
-            shutil.rmtree(target, ignore_errors=True)
-            reason = type(error).__name__
-            log.warning("download of the engine was interrupted", version=version, attempt=attempt, reason=reason)
+            return _fetch(version, packaging, work, progress)
+        except (requests.RequestException, EngineSetupError) as error:
+            shutil.rmtree(work, ignore_errors=True)
+            failure = error
+            log.warning("download of the engine failed", version=version, attempt=attempt, reason=type(error).__name__)
+    if isinstance(failure, EngineSetupError):
+        raise failure
     raise EngineSetupError(
-        f"cannot download {_coordinates(version)} from {_repository_name()} ({reason}, {ATTEMPTS} attempts): "
-        f"check the connection and its proxy settings, set {REPOSITORY_VARIABLE} to a mirror, or {HOME_VARIABLE} to "
-        "an unpacked distribution"
+        f"cannot download {_coordinates(version)} from {_repository_name()} ({type(failure).__name__}, {ATTEMPTS} "
+        f"attempts): check the connection and its proxy settings, set {REPOSITORY_VARIABLE} to a mirror, or "
+        f"{HOME_VARIABLE} to an unpacked distribution"
     )
 
 
-def _fetch(version: str, packaging: str, work: Path, progress: Progress = no_progress) -> Path:
-    """One file of the distribution's component, by the Maven repository's own rules."""
+def _fetch(version: str, packaging: str, work: Path, progress: Progress) -> Path:
+    """One attempt, by the Maven repository's own rules."""
     from jgo.maven import MavenContext, PythonResolver
 
     # jgo says itself that checksums differ or are missing; we check them all the same and say what to do.
@@ -209,8 +218,8 @@ def _fetch(version: str, packaging: str, work: Path, progress: Progress = no_pro
         path = context.project(GROUP, ARTIFACT).at_version(version).artifact(packaging=packaging).resolve()
     except RuntimeError as error:
         raise EngineSetupError(
-            f"{_repository_name()} has no {_coordinates(version, packaging)}; not every version of the engine is "
-            f"published there, {DEFAULT_VERSION} is"
+            f"{_repository_name()} has no {_coordinates(version, packaging)}, or cannot give it now; not every version "
+            f"of the engine is published there, {DEFAULT_VERSION} is"
         ) from error
     return Path(path)
 
@@ -258,7 +267,8 @@ def _verify(version: str, tarball: Path, work: Path) -> None:
     if expected is None:
         # Every Maven repository has a SHA-1 beside each file; the stronger ones are missing more often than not.
         algorithm = "sha1"
-        expected = _fetch(version, f"{PACKAGING}.{algorithm}", work / algorithm).read_text().split()[0].lower()
+        checksum = _download(version, f"{PACKAGING}.{algorithm}", work / algorithm)
+        expected = checksum.read_text().split()[0].lower()
         log.warning(
             "this version of the engine is not pinned: it is verified against the repository's own checksum, which "
             "tells a damaged download but not a forged one",

@@ -269,6 +269,9 @@ class Pdo:
         if known is not None and (known[1] is None or time.monotonic() < known[1]):
             return known[0]
         outcome = decide(element, self.registry)
+        if isinstance(outcome, Refused):
+            self.reload()  # what it lacks may have been registered since the last beat
+            outcome = decide(element, self.registry)
         if isinstance(outcome, Decision | Refused):
             self._routes[element] = (outcome, None)
             return outcome

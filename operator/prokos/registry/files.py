@@ -5,6 +5,7 @@ Every write replaces a whole file, so a reader in another process sees the old d
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -131,7 +132,7 @@ def _parse(path: Path, model: type[M]) -> M | None:
 
 
 def _stamp(path: Path) -> _Stamp:
-    """What changes with a file: every write makes a new one, even within one tick of the clock."""
+    """What changes with a file: every `_write` makes a new one."""
     stat = path.stat()
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
@@ -143,4 +144,8 @@ def _to_json(document: Model) -> str:
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text)
+    with contextlib.suppress(FileNotFoundError):
+        # Within one tick of the file system's clock the new one may get the number that the last but one had.
+        later = max(temporary.stat().st_mtime_ns, path.stat().st_mtime_ns + 1)
+        os.utime(temporary, ns=(later, later))
     temporary.replace(path)
