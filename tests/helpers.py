@@ -16,7 +16,7 @@ TICK = 0.005
 
 
 async def wait_until(
-    predicate: Callable[[], Any], timeout: float = 10.0, describe: Callable[[], object] | None = None
+    predicate: Callable[[], Any], timeout: float = 60.0, describe: Callable[[], object] | None = None
 ) -> Any:
     """Wait until a condition holds.
 

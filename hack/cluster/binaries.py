@@ -28,6 +28,9 @@ CYCLONUS_MODULE = MODULE.parent / "cyclonus"
 REPORT_INTERVAL = 20.0
 """Seconds between two lines about a build that takes minutes."""
 
+DOWNLOADS = 3
+"""How often the download of the modules is tried; what is there already is kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Build:
@@ -149,13 +152,24 @@ def _fingerprint(build: Build) -> str:
 
 
 def _compile(build: Build, directory: Path) -> None:
-    run("go", "mod", "download", cwd=build.module, timeout=1800)
+    _download_modules(build)
     # One call for all packages whose programs are named as we want them: they are compiled and linked side by side.
     together = [package for name, package in build.packages.items() if package.rsplit("/", 1)[1] == name]
     _go_build(build, directory, together)
     for name, package in build.packages.items():
         if package not in together:
             _go_build(build, directory / name, [package])
+
+
+def _download_modules(build: Build) -> None:
+    for attempt in range(1, DOWNLOADS + 1):
+        try:
+            run("go", "mod", "download", cwd=build.module, timeout=1800)
+        except ClusterError:
+            if attempt == DOWNLOADS:
+                raise
+        else:
+            return
 
 
 def _go_build(build: Build, output: Path, packages: list[str]) -> None:

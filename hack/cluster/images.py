@@ -287,7 +287,7 @@ def _base() -> Path:
             ]
             run(
                 "mmdebstrap", "--quiet", "--variant=minbase", f"--include={BASE_PACKAGES}",
-                *(f"--customize-hook={hook}" for hook in hooks), "bookworm", unfinished,
+                *(f"--customize-hook={hook}" for hook in hooks), "bookworm", unfinished, timeout=BUILD_TIMEOUT,
             )  # fmt: skip
             unfinished.rename(archive)
     return archive

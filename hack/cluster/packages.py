@@ -46,7 +46,17 @@ def ensure_installed(programs: Mapping[str, str]) -> None:
         environment = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         if not any(Path("/var/lib/apt/lists").glob("*_Packages*")):
             run("apt-get", "update", "-qq")
-        install = ("apt-get", "install", "-qq", "--yes", "--no-install-recommends", *missing)
+        # Another apt-get may be at work.
+        install = (
+            "apt-get",
+            "-o",
+            "DPkg::Lock::Timeout=300",
+            "install",
+            "-qq",
+            "--yes",
+            "--no-install-recommends",
+            *missing,
+        )
         try:
             run(*install, environment=environment)
         except ClusterError:

@@ -31,8 +31,9 @@ DNS_SERVICE_IP = "10.215.0.10"
 """The addons' manifest names it too."""
 
 API_PORT = 6443
-ETCD_PORT = 23790
-ETCD_PEER_PORT = 23800
+ETCD_PORT = 12379
+ETCD_PEER_PORT = 12380
+"""Not 2379, where another etcd may be; below the ports that embedded engines take."""
 
 
 class ClusterError(Exception):

@@ -89,6 +89,9 @@ class Cluster:
         """A namespace of its own that enforces Pod Security; gone afterwards with all that is in it."""
         name = f"test-{uuid.uuid4().hex[:8]}"
         self.kubectl("create", "namespace", name)
+        # Pods are refused until there is one.
+        account = ("serviceaccount/default", "--namespace", name, "--timeout=120s")
+        self.kubectl("wait", "--for=create", *account)
         self.kubectl("label", "namespace", name, f"pod-security.kubernetes.io/enforce={security}")
         try:
             yield name

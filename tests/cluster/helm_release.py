@@ -166,7 +166,7 @@ class Release:
             await asyncio.sleep(0.2)
             return states[-1] if wanted(states[-1]) else None
 
-        found: ReleaseState = await wait_until(holds, 120, lambda: states[-1])
+        found: ReleaseState = await wait_until(holds, 300, lambda: states[-1])
         return found
 
     async def ready(self, **fields: Any) -> ReleaseState:

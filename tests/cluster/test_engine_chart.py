@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 import subprocess
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cluster.engine_release import CHART, STARTING, image_values
+from helpers import wait_until
+from prokos.engine import EngineUnavailableError
+
+if TYPE_CHECKING:
+    from prokos.engine import Topology
 
 pytestmark = [pytest.mark.anyio, pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -24,10 +30,16 @@ WAITS = b"""<?xml version="1.0" encoding="UTF-8"?>
 
 
 async def test_the_broker_answers(engine):
-    async with engine.client() as client, asyncio.timeout(120):
-        # A leader may be unhealthy for a while, and still does its work.
-        while not (topology := await client.topology()).healthy:
-            await asyncio.sleep(0.5)
+    async with engine.client() as client:
+
+        async def healthy() -> Topology | None:
+            # A leader may be unhealthy for a while, and the way to the broker is long for a first connection.
+            with contextlib.suppress(EngineUnavailableError):
+                topology = await client.topology()
+                return topology if topology.healthy else None
+            return None
+
+        topology = await wait_until(healthy, 120)
     assert (topology.brokers, topology.partitions, topology.healthy_leaders) == (1, 1, 1)
 
 
@@ -81,7 +93,8 @@ async def test_uninstalling_leaves_the_volume_alone(cluster):
         values = [*image_values(cluster), "--set", "persistence.size=1Gi"]
         cluster.helm("install", "engine", CHART, "--namespace", namespace, *values)
         claim = "persistentvolumeclaim/data-engine-0"
-        cluster.kubectl("--namespace", namespace, "wait", "--for=create", claim, "--timeout=60s")
+        for made in (claim, "pod/engine-0"):
+            cluster.kubectl("--namespace", namespace, "wait", "--for=create", made, "--timeout=120s")
         cluster.helm("uninstall", "engine", "--namespace", namespace, "--wait", "--timeout", "120s")
         cluster.kubectl("--namespace", namespace, "wait", "--for=delete", "pod/engine-0", "--timeout=120s")
         assert there() - before - {"configmap/kube-root-ca.crt", "serviceaccount/default"} == {claim}

@@ -54,9 +54,9 @@ def lone(name: str, source: str, **more: Any) -> list[str]:
     ]
 
 
-def variables(shop: Shop, process: str, given: dict[str, Any] | None = None) -> dict[str, Any]:
+def variables(shop: Shop, process: str, given: dict[str, Any] | None = None, timeout: float = 180) -> dict[str, Any]:
     """The variables a process ends with."""
-    found: dict[str, Any] = shop.run(process, given, timeout=180)["variables"]
+    found: dict[str, Any] = shop.run(process, given, timeout=timeout)["variables"]
     return found
 
 
@@ -131,7 +131,7 @@ def main(input):
     try:
         until_ready(shop, "breaks", "breaks")
         with ThreadPoolExecutor(1) as runs:
-            running = runs.submit(variables, shop, "breaks", {"seconds": 45})
+            running = runs.submit(variables, shop, "breaks", {"seconds": 45}, 400)
 
             def busy() -> str | None:
                 running = [pod for pod in shop.pods("breaks") if pod["status"]["phase"] == "Running"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-STARTING = "120s"
+STARTING = "300s"
 
 SERVER = "import http.server as s; s.test(s.SimpleHTTPRequestHandler, port=8000)"
 CLIENT = "import urllib.request as u; print(u.urlopen('http://{host}:8000/', timeout=20).status)"
@@ -59,7 +59,7 @@ def namespace(cluster: Cluster) -> Iterator[Namespace]:
         space.kubectl("expose", "pod", "server", "--port=8000", "--name=web")
         # The Service is known to the name server and to kube-proxy a moment later.
         asked = ("--namespace", name, "exec", "server", "--", "python", "-c", CLIENT.format(host="web"))
-        wait_until(lambda: cluster.succeeds(*asked), "the Service answers", 60)
+        wait_until(lambda: cluster.succeeds(*asked), "the Service answers", 300)
         yield space
 
 

@@ -212,7 +212,7 @@ def test_the_pdo_is_kept_available_and_can_be_watched(shop):
         shop.until(lambda: shop.get("deployment", "demo-pdo")["spec"]["replicas"] == 2)
         shop.kubectl("rollout", "status", "deployment/demo-pdo", "--timeout", "300s")
         shop.until(lambda: len(shop.items("pods", "-l", "app.kubernetes.io/component=pdo")) == 2)
-        (budget,) = shop.items("poddisruptionbudgets")
+        (budget,) = shop.until(lambda: shop.items("poddisruptionbudgets"))
         shop.until(lambda: shop.get("pdb", "demo-pdo")["status"].get("disruptionsAllowed") == 1)
         assert budget["spec"]["maxUnavailable"] == 1
         pods = shop.items("pods", "-l", "app.kubernetes.io/component=pdo")
@@ -247,9 +247,13 @@ def test_monitors_find_what_they_are_to_scrape(shop):
     (endpoint,) = monitors["ServiceMonitor"]["endpoints"]
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
     (endpoint,) = monitors["PodMonitor"]["podMetricsEndpoints"]
-    containers = [pod["spec"]["containers"][0] for pod in found("PodMonitor", "pods")]
-    scraped = [one for one in containers if endpoint["port"] in {port["name"] for port in one.get("ports", ())}]
-    assert len(scraped) == len(shop.items("pods", "-l", "prokos.io/executor"))
+
+    def all_are_scraped() -> bool:
+        containers = [pod["spec"]["containers"][0] for pod in found("PodMonitor", "pods")]
+        scraped = [one for one in containers if endpoint["port"] in {port["name"] for port in one.get("ports", ())}]
+        return 0 < len(scraped) == len(shop.items("pods", "-l", "prokos.io/executor"))
+
+    shop.until(all_are_scraped)  # pods may come and go between two lists
 
 
 @pytest.mark.parametrize(

@@ -137,9 +137,9 @@ class DevSystem:
     ) -> dict[str, Any]:
         """Run a process to its end; returns its variables."""
         arguments = [f"--var={name}={json.dumps(value)}" for name, value in (variables or {}).items()]
-        result: dict[str, Any] = json.loads(
-            self.run("run", process, *arguments, "--output", "json", timeout=timeout).stdout
-        )
+        # The command gives up first, and says why.
+        limits = ("--timeout", f"{timeout - 10:g}", "--output", "json")
+        result: dict[str, Any] = json.loads(self.run("run", process, *arguments, *limits, timeout=timeout).stdout)
         return dict(result["variables"])
 
     def wait_for_process(self, process: str, timeout: float = PATIENCE) -> None:
@@ -192,7 +192,13 @@ class DevSystem:
 def wait_until(predicate: Any, *, timeout: float, describe: Any) -> None:
     """Look again and again until something is so; fail with a description when it does not become so."""
     deadline = time.monotonic() + timeout
-    while not predicate():
+    while True:
+        failure: Exception | None = None
+        try:
+            if predicate():
+                return
+        except (AssertionError, OSError) as error:  # a part that did not answer; the next look may find it well
+            failure = error
         if time.monotonic() > deadline:
-            raise AssertionError(describe())
+            raise AssertionError(describe()) from failure
         time.sleep(0.1)

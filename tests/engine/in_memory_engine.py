@@ -106,7 +106,7 @@ def ensure_jars() -> list[Path]:
                 context = maven(Path(work))
                 list(pool.map(lambda jar, to=context: download(to, jar, directory), missing))
             break
-        except requests.RequestException:
+        except (requests.RequestException, RuntimeError):  # jgo raises the latter for whatever is not the file
             if attempt == ATTEMPTS:
                 raise
     return [directory / jar.file_name for jar in jars]

@@ -103,8 +103,15 @@ def write(
     """Write manifests into a directory."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, xml in (processes or {}).items():
-        (directory / f"{name}.bpmn").write_text(xml)
+        replace(directory / f"{name}.bpmn", xml)
     for resource in resources or []:
         file = directory / f"{resource['kind'].lower()}-{resource['metadata']['name']}.yaml"
-        file.write_text(yaml.safe_dump(resource, sort_keys=False))
+        replace(file, yaml.safe_dump(resource, sort_keys=False))
     return directory
+
+
+def replace(file: Path, text: str) -> None:
+    """Write a manifest that may be watched: nobody sees half of it."""
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_text(text)
+    unfinished.rename(file)

@@ -31,7 +31,7 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def wait_for(what: str, ready: Callable[[], Any], seconds: float = 30) -> Any:
+def wait_for(what: str, ready: Callable[[], Any], seconds: float = 120) -> Any:
     deadline = time.monotonic() + seconds
     while not (result := ready()):
         assert time.monotonic() < deadline, f"waited in vain for {what}"
@@ -102,7 +102,7 @@ class Server(ABC):
     def sleeping(self) -> int:
         """How many statements sleep at this moment."""
 
-    def wait_until(self, statement: str, seconds: float = 30) -> list[tuple[Any, ...]]:
+    def wait_until(self, statement: str, seconds: float = 120) -> list[tuple[Any, ...]]:
         """Wait until a query has rows."""
         return wait_for(statement, lambda: self.query(statement), seconds)
 

@@ -149,7 +149,8 @@ def dev(engine_address: str, garbage: str, tmp_path_factory: pytest.TempPathFact
     )
     no_json = executor("bad-no-json", "script", {"language": "shell", "source": "echo 'no json' > $PROKOS_OUTPUT"})
     loopback = {"url": garbage + "/{path}", "allowedNetworks": ["127.0.0.0/8"]}
-    http = executor("bad-http", "http", loopback, timeout="3s")
+    http = executor("bad-http", "http", loopback, timeout="60s")
+    hanging = executor("bad-hang", "http", loopback, timeout="3s")
     unmapped = python_executor(
         "bad-unmapped",
         "def main(input):\n    return {'n': input['n']}\n",
@@ -164,19 +165,19 @@ def dev(engine_address: str, garbage: str, tmp_path_factory: pytest.TempPathFact
     system = {"engine": {"external": {"address": engine_address}}, "pdo": {"include": ["bad-claimed", "bad-named"]}}
     prokos = {"apiVersion": "prokos.io/v1alpha1", "kind": "ProkOS", "metadata": {"name": "test"}, "spec": system}
     sql = executor("bad-sql", "sql", {"url": f"sqlite:///{directory}/x.db", "statement": "SELECT * FROM nowhere"})
-    names = [*PYTHON, "no-json", "http", "sql", "mapped", "computed", "unmapped"]
+    names = [*PYTHON, "no-json", "http", "hang", "sql", "mapped", "computed", "unmapped"]
     processes = {f"bad-{name}": one_task(f"bad-{name}", f"bad-{name}", retries=2) for name in names}
     processes["odd"] = one_task(ODD_PROCESS, "bad-odd").replace('"Task"', f'"{ODD_ELEMENT}"')
     processes["long"] = one_task(LONG_PROCESS, "bad-long").replace('"Task"', f'"{LONG_ELEMENT}"')
     processes["bad-many"] = many("bad-many", "bad-item")
-    resources += [mapped, computed, unmapped, *claims, no_json, http, sql, prokos]
+    resources += [mapped, computed, unmapped, *claims, no_json, http, hanging, sql, prokos]
     manifests = write(directory / "manifests", processes=processes, resources=resources)
     with DevSystem(directory, [manifests]) as system:
         yield system
         status = system.json("status")
         assert {worker["name"]: worker["restarts"] for worker in status["executors"] if worker["restarts"]} == {}
         assert status["pdo"]["restarts"] == 0
-        wait_until(lambda: left(system) == [], timeout=10, describe=lambda: f"still in flight: {left(system)}")
+        wait_until(lambda: left(system) == [], timeout=60, describe=lambda: f"still in flight: {left(system)}")
 
 
 def left(dev: DevSystem) -> list[dict[str, Any]]:
@@ -226,17 +227,19 @@ def test_a_result_beyond_the_engines_limit_is_an_incident_that_names_the_limit(d
 
 
 @pytest.mark.parametrize(
-    ("path", "message"),
+    ("process", "path", "message"),
     [
-        ("hang", "spec.timeout"),
-        ("garbage", "RemoteProtocolError"),
-        ("half", "RemoteProtocolError"),
-        ("no-json", "is no JSON"),
-        ("endless", "maxResponseBytes"),
+        ("bad-hang", "hang", "spec.timeout"),
+        ("bad-http", "garbage", "RemoteProtocolError"),
+        ("bad-http", "half", "RemoteProtocolError"),
+        ("bad-http", "no-json", "is no JSON"),
+        ("bad-http", "endless", "maxResponseBytes"),
     ],
 )
-def test_an_http_service_that_misbehaves_is_an_incident_that_says_how(dev: DevSystem, path: str, message: str) -> None:
-    failed = dev.run("run", "bad-http", "--var", f"path={path}", check=False)
+def test_an_http_service_that_misbehaves_is_an_incident_that_says_how(
+    dev: DevSystem, process: str, path: str, message: str
+) -> None:
+    failed = dev.run("run", process, "--var", f"path={path}", check=False)
     assert failed.returncode == 1
     assert message in failed.stderr
 

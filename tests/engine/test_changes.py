@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.devsystem import PATIENCE, DevSystem, wait_until
-from engine.samples import one_task, python_executor, write
+from engine.samples import one_task, python_executor, replace, write
 
 
 @pytest.fixture
@@ -52,9 +52,9 @@ def new_process_and_executor_are_picked_up(dev: DevSystem, manifests: Path) -> N
 
 def unchanged_content_makes_no_version(dev: DevSystem, manifests: Path) -> None:
     file = manifests / "chg-b.bpmn"
-    file.write_text(file.read_text())
+    replace(file, file.read_text())
     assert registered(dev)["chg-b"] == 1
-    file.write_text(one_task("chg-b", "chg-b", name="changed"))
+    replace(file, one_task("chg-b", "chg-b", name="changed"))
     wait_until(lambda: registered(dev)["chg-b"] == 2, timeout=PATIENCE, describe=dev.logs)
 
 

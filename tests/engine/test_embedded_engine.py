@@ -105,7 +105,7 @@ async def finish_the_task(engine: Running) -> tuple[int, object]:
 
 
 async def test_serves_grpc_rest_and_metrics(engine: Running) -> None:
-    async with engine.client as client, httpx.AsyncClient(trust_env=False) as http:
+    async with engine.client as client, httpx.AsyncClient(trust_env=False, timeout=60) as http:
         topology = await client.topology()
         assert topology.ready
         assert topology.gateway_version == engine.settings.version
@@ -296,7 +296,11 @@ async def test_the_broker_dies_with_a_killed_supervisor_and_frees_its_data(tmp_p
             return True
         return False
 
+    def ended() -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return java.status() == psutil.STATUS_ZOMBIE
+        return True
+
     # The broker holds the lock, too: it is free when the last of its threads is gone.
-    await wait_until(free, "the data is free", timeout=10)
-    with suppress(psutil.NoSuchProcess):
-        assert java.status() == psutil.STATUS_ZOMBIE
+    await wait_until(free, "the data is free", timeout=60)
+    await wait_until(ended, "the broker has ended", timeout=60)

@@ -11,5 +11,5 @@ from prokos.cli.scaffold import new_executor
 def test_a_new_executor_passes_its_own_tests(tmp_path):
     new_executor("score", tmp_path / "score")
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
-    done = subprocess.run(argv, cwd=tmp_path / "score", capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(argv, cwd=tmp_path / "score", capture_output=True, text=True, timeout=500, check=False)
     assert "3 passed" in done.stdout, done.stdout + done.stderr

@@ -23,7 +23,7 @@ SECRETS = Secrets({"token": "s3cr3t-token", "password": "pa55 word", "split": "a
 LOOPBACK = ["127.0.0.0/8"]
 
 
-def context(seconds: float = 5, task: TaggedTask | None = None) -> Context:
+def context(seconds: float = 60, task: TaggedTask | None = None) -> Context:
     return Context("4711-3", timedelta(seconds=seconds), structlog.get_logger(), task)
 
 
@@ -98,7 +98,7 @@ async def executing(
         await executor.close()
 
 
-async def call(data: dict[str, Any] | None = None, *, seconds: float = 5, **settings: Any) -> dict[str, Any]:
+async def call(data: dict[str, Any] | None = None, *, seconds: float = 60, **settings: Any) -> dict[str, Any]:
     """One attempt of one task."""
     async with executing(**settings) as executor:
         return await executor.execute(data or {}, context(seconds))

@@ -87,7 +87,7 @@ def processes(marker: str) -> list[psutil.Process]:
     return found
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
@@ -140,7 +140,7 @@ WORKS = "output = 'well'"
 """A script that a worker must still run after a hostile one."""
 
 
-async def fails(source: str, match: str, *, within: float = 20, **settings: Any) -> str:
+async def fails(source: str, match: str, *, within: float = 60, **settings: Any) -> str:
     """Run a hostile Python script; it is ended with a fatal failure in time, and the next task of the worker works."""
     async with executing({"language": "python", "source": source, **settings}) as executor:
         started = time.monotonic()

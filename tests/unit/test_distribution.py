@@ -58,6 +58,8 @@ class Repository(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.announced: dict[str, int] = {}
         self.requested: list[str] = []
+        self.refusals: list[int] = []
+        """Statuses of the next answers."""
         self.hold = threading.Event()
         self.hold.set()
         self.sending = threading.Event()
@@ -107,6 +109,7 @@ def repository(monkeypatch: pytest.MonkeyPatch) -> Iterator[Repository]:
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("PROKOS_CACHE", str(tmp_path))
     monkeypatch.delenv("PROKOS_ENGINE_HOME", raising=False)
+    monkeypatch.setattr("prokos.engine.distribution.PAUSE", 0)
     return tmp_path / "engine"
 
 
@@ -189,6 +192,13 @@ def test_tries_a_broken_download_again_and_then_says_what_to_do(repository: Repo
         ensure_distribution(VERSION)
     assert repository.requested.count(path_of(VERSION)) == 3
     assert visible(cache) == []
+
+
+def test_a_repository_that_is_busy_is_asked_again(repository: Repository, cache: Path) -> None:
+    repository.publish(distribution())
+    repository.refusals = [503, 429]
+    ensure_distribution(VERSION)
+    assert visible(cache) == [VERSION]
 
 
 def test_says_which_mirror_cannot_be_reached_without_its_credentials(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ async def attempt(executor: GrpcExecutor, given: dict[str, Any] | None = None, s
     except (BusinessError, FatalFailure, RetryableFailure) as failure:
         return failure
     finally:
-        assert time.monotonic() - started < seconds + 5
+        assert time.monotonic() - started < seconds + 60
 
 
 def threads() -> int:
@@ -465,7 +465,7 @@ async def test_a_service_with_imports_is_described_by_the_newest_reflection() ->
 
     async with reflecting(describe) as address, executing(address, descriptorSet=None) as executor:
         for _ in range(2):
-            failure = await attempt(executor, {"orderId": "o"})
+            failure = await attempt(executor, {"orderId": "o"}, seconds=60)
             assert "UNIMPLEMENTED" in str(failure), "the service is described, but not there"
     assert names == ["", "shop.proto"]
 

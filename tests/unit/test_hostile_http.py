@@ -100,7 +100,7 @@ async def attempt(executor: HttpExecutor, data: dict[str, Any] | None = None, se
     except (BusinessError, FatalFailure, RetryableFailure) as failure:
         return failure
     finally:
-        assert time.monotonic() - started < seconds + 5
+        assert time.monotonic() - started < seconds + 60
 
 
 async def still_works(hostile: Hostile, executor: HttpExecutor) -> None:
@@ -257,7 +257,7 @@ FORBIDDEN = [
 @pytest.mark.parametrize("host", FORBIDDEN)
 async def test_no_way_of_writing_a_forbidden_address_reaches_it(hostile: Hostile, host: str) -> None:
     async with executing(url="{+url}", allowed_networks=[]) as executor:
-        outcome = await attempt(executor, {"url": f"http://{host}:{hostile.port}/"})
+        outcome = await attempt(executor, {"url": f"http://{host}:{hostile.port}/"}, seconds=60)
     # What is a name to the resolver (what Unicode makes of some, and 127.0.0.1. with its dot) is not reached either.
     assert isinstance(outcome, FatalFailure | RetryableFailure)
     assert isinstance(outcome, FatalFailure) or re.search("cannot resolve|looking up", str(outcome))

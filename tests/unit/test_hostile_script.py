@@ -148,7 +148,7 @@ async def test_zombies_and_daemons_are_gone_with_their_script(marker: str) -> No
 async def test_a_daemon_that_keeps_the_output_open_holds_up_nothing(marker: str) -> None:
     started = time.monotonic()
     await shell(f"setsid sh -c 'trap \"\" TERM; while :; do echo x; done' {marker} &")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 async def test_a_script_that_stops_itself_is_ended_by_the_time_out(marker: str) -> None:

@@ -95,8 +95,8 @@ async def test_a_provider_that_hangs_is_given_up_after_the_timeout(model):
     model.answers("payer")
     await asked(model)
     model.hangs = True
-    with pytest.raises(LlmUnavailableError, match=r"no answer within 2 s \(spec\.router\.timeout\)"):
-        await asked(model, timeout="2s")
+    with pytest.raises(LlmUnavailableError, match=r"no answer within 10 s \(spec\.router\.timeout\)"):
+        await asked(model, timeout="10s")
     assert len(model.requests) == 2
 
 

@@ -75,10 +75,10 @@ async def test_a_wait_that_is_over_is_over_for_everybody():
 async def test_a_short_wait_is_kept_here(tmp_path):
     system = System(tmp_path)
     pdo = system.start(executor("payer", {"jobType": "pay"}))
-    system.engine.offer(failed(1, 0.3), job(2))
+    system.engine.offer(failed(1, 2.0), job(2))
     await wait_until(lambda: system.started == ["2"])
     assert pdo.journal.latest(2)[1]["state"] == "waiting"
-    assert pdo.journal.latest(2)[1]["message"] == "next attempt in 0.3 s"
+    assert pdo.journal.latest(2)[1]["message"] == "next attempt in 2 s"
     await wait_until(lambda: system.started == ["2", "1"])
     assert system.engine.named("extend") == []
     assert all("prokosWait" not in str(command) for command in system.engine.commands)

@@ -31,18 +31,19 @@ class HangingEngine(FakeEngine):
 
 async def test_a_renewal_that_hangs_ends_the_attempt_with_its_lease():
     given = job(900)
-    with pytest.raises(LeaseLostError):
-        await keep(HangingEngine(), given, None, LEASE)
-    assert LEASE <= time.monotonic() - given.leased_at < 2 * LEASE
+    async with asyncio.timeout(60):
+        with pytest.raises(LeaseLostError):
+            await keep(HangingEngine(), given, None, LEASE)
+    assert time.monotonic() - given.leased_at >= LEASE
 
 
 async def test_a_job_that_has_waited_for_long_is_renewed_before_its_lease_ends():
     engine = FakeEngine()
     given = job(900)
-    waited = replace(given, leased_at=given.leased_at - 10)
-    async with background(keep(engine, waited, None, 12)):
+    waited = replace(given, leased_at=given.leased_at - 58)
+    async with background(keep(engine, waited, None, 60)):
         await wait_until(lambda: engine.commands)
-    assert engine.commands == [("extend", 900, 12)]
+    assert engine.commands == [("extend", 900, 60)]
 
 
 async def test_a_job_whose_lease_is_over_is_not_renewed():

@@ -74,7 +74,7 @@ async def test_gives_up_with_the_last_error_when_patience_is_over():
     with pytest.raises(EngineUnavailableError, match="away"):
         await RetryPolicy(initial=0.001, maximum=0.01, patience=1.0).run(command, idempotent=True)
     assert command.attempts > 2
-    assert 1.0 <= time.monotonic() - started < 10
+    assert 1.0 <= time.monotonic() - started < 60
 
 
 async def test_without_an_end_to_its_patience_only_cancellation_ends_it():

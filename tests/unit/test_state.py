@@ -27,6 +27,7 @@ def state(tmp_path):
 
 def test_the_state_is_where_it_is_told_to_be(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PROKOS_STATE", raising=False)
     assert StateDirectory.find().root == tmp_path / ".prokos"
     monkeypatch.setenv("PROKOS_STATE", "elsewhere")
     assert StateDirectory.find().root == tmp_path / "elsewhere"

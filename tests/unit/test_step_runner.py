@@ -93,11 +93,11 @@ async def test_keeps_the_lease_while_a_step_runs():
 
     engine = FakeEngine()
     engine.offer(job(5, STEP))
-    async with background(runner(engine, step, lease=0.03).run()):
+    async with background(runner(engine, step, lease=1.5).run()):
         await wait_until(lambda: len(engine.named("extend")) >= 3)
         end.set()
         await wait_until(lambda: engine.reports)
-    assert set(engine.named("extend")) == {("extend", 5, 0.03)}
+    assert set(engine.named("extend")) == {("extend", 5, 1.5)}
 
 
 async def test_works_no_more_steps_at_a_time_than_it_should():

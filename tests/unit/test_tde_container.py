@@ -76,7 +76,7 @@ async def executor(port, tmp_path, **more):
         await one.close()
 
 
-def context(timeout=10.0):
+def context(timeout=60.0):
     return Context("key-1", timedelta(seconds=timeout), structlog.get_logger(), task(7), attempt=2)
 
 
@@ -92,7 +92,7 @@ async def test_a_task_is_handed_over_with_all_that_belongs_to_it(tmp_path):
             assert await one.execute({"amount": 5}, context()) == {"done": True}
     (request,) = served.requests
     assert request["input"] == {"amount": 5}
-    assert (request["idempotencyKey"], request["attempt"], request["timeoutSeconds"]) == ("key-1", 2, 10)
+    assert (request["idempotencyKey"], request["attempt"], request["timeoutSeconds"]) == ("key-1", 2, 60)
     assert request["task"]["job_key"] == 7
 
 

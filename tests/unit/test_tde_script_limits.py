@@ -89,7 +89,7 @@ async def test_an_output_file_beyond_the_limit_of_files_is_no_result() -> None:
 @pytest.mark.parametrize(
     "fill",
     [
-        "open(f'{number}', 'wb').write(bytes(1_000_000))",
+        "open(f'{number}', 'wb').write(bytes(10_000))",
         "open(f'{number}', 'w').close()",
         "os.mkdir('d'); os.chdir('d')",
     ],

@@ -197,6 +197,15 @@ def found_in_proc(file: str, piece: str) -> set[int]:
     return found
 
 
+def sessions(marker: str) -> set[int]:
+    """Of the processes: each script has one of its own."""
+    found = set()
+    for process in processes(marker):
+        with contextlib.suppress(ProcessLookupError):
+            found.add(os.getsid(process.pid))
+    return found
+
+
 @pytest.mark.parametrize("language", ["python", "shell"])
 async def test_secrets_are_in_no_other_process(language: str, marker: str) -> None:
     wait = f"exec sh -c 'while :; do sleep 100; done' {marker}"
@@ -208,7 +217,7 @@ async def test_secrets_are_in_no_other_process(language: str, marker: str) -> No
     async with executing(settings, secrets=secrets) as executor:
         task = asyncio.create_task(executor.execute({}, context()))
         sibling = asyncio.create_task(executor.execute({}, context()))
-        await eventually(lambda: len(processes(marker)) >= 2)
+        await eventually(lambda: len(sessions(marker)) == 2)
         with_environment, with_arguments = found_in_proc("environ", piece), found_in_proc("cmdline", piece)
         scripts = processes(marker) if language == "shell" else []
         own = {process.pid for script in scripts for process in (script, *script.children(recursive=True))}

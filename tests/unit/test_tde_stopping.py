@@ -83,7 +83,7 @@ async def test_a_stopped_worker_leaves_no_task():
     bench.engine.offer(dispatched())
     async with bench.running(grace=0.01):
         await work.started.wait()
-    assert asyncio.all_tasks() == before
+    assert asyncio.all_tasks() <= before
 
 
 async def test_a_worker_whose_executor_cannot_start_takes_no_task():

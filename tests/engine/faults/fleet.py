@@ -344,7 +344,7 @@ class Fleet:
         broker = pid in self.processes("java")
         at = time.time()
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not alive(pid), timeout=10, describe=lambda: f"process {pid} does not die")
+        wait_until(lambda: not alive(pid), timeout=60, describe=lambda: f"process {pid} does not die")
         self.deaths[pid] = time.monotonic()
         if broker:
             self.broker_deaths.append(self.deaths[pid])
