@@ -131,7 +131,7 @@ def main(input):
     try:
         until_ready(shop, "breaks", "breaks")
         with ThreadPoolExecutor(1) as runs:
-            running = runs.submit(variables, shop, "breaks", {"seconds": 45}, 400)
+            running = runs.submit(variables, shop, "breaks", {"seconds": 25}, 400)
 
             def busy() -> str | None:
                 running = [pod for pod in shop.pods("breaks") if pod["status"]["phase"] == "Running"]

@@ -120,13 +120,13 @@ def test_kubectl_scale_works(shop):
     shop.until(lambda: shop.get("deployment", "pricing-tde")["spec"]["replicas"] == 1)
 
 
-LONG = 110
-"""Seconds of a task: longer than the task's lease (30) and the calm before workers are taken away (60) together."""
+LONG = 60
+"""Seconds of a task: longer than the task's lease (30) and the cooldown (20) together."""
 
 
 def test_an_executor_without_tasks_has_no_pods_and_one_with_a_long_task_keeps_its_own(shop):
     source = f"import os, time\ndef main(input):\n    time.sleep({LONG})\n    return {{'pod': os.uname().nodename}}\n"
-    scaling = {"min": 0, "max": 2}
+    scaling = {"min": 0, "max": 2, "cooldown": "20s"}
     rare = script(source, scaling=scaling, timeout=f"{LONG + 60}s", accepts=[{"jobType": "rare"}])
     shop.apply(
         resource("TaskExecutor", "rare", rare),
@@ -139,6 +139,7 @@ def test_an_executor_without_tasks_has_no_pods_and_one_with_a_long_task_keeps_it
         pod = shop.run("rare", timeout=LONG + 120)["variables"]["pod"]
         assert shop.get("deployment", "rare-tde")["spec"]["replicas"] == 1
         assert "deletionTimestamp" not in shop.get("pod", pod)["metadata"]
+        shop.until(lambda: shop.get("deployment", "rare-tde")["spec"]["replicas"] == 0)
     finally:
         shop.kubectl("delete", "taskexecutor/rare", "processdefinition/rare")
 

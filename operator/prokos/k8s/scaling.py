@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from prokos.k8s.single_use import SingleUse
     from prokos.resources import TaskExecutor
 
-CALM = 60.0
-"""Seconds for which fewer workers must have been enough before some are taken away."""
-
 FIRST_WAIT, LONGEST_WAIT = 10.0, 60.0
 """Seconds without new single-use pods after one broke by itself; doubled each time, as the kubelet does."""
 
@@ -24,14 +21,14 @@ class Scale:
     """A decision, and since when a smaller one would do (monotonic clock)."""
 
     replicas: int
-    calm_since: float | None = None
+    surplus_since: float | None = None
 
 
 def decide_scale(executor: TaskExecutor, backlog: int, before: Scale | None, now: float) -> Scale:
     """Workers for a backlog: as many as run it at once, between `scaling.min` and `.max`.
 
-    More are there at once; fewer only when they have been enough for `CALM`, so that a short pause between two bursts
-    stops nothing.
+    More are there at once; fewer only when they have been enough for `scaling.cooldown`, so that a short pause between
+    two bursts stops nothing.
 
     Args:
         executor: The resource; `spec.replicas` overrules the backlog.
@@ -45,8 +42,8 @@ def decide_scale(executor: TaskExecutor, backlog: int, before: Scale | None, now
     needed = min(max(math.ceil(backlog / spec.concurrency), spec.scaling.min), spec.scaling.max)
     if before is None or needed >= before.replicas:
         return Scale(needed)
-    since = before.calm_since if before.calm_since is not None else now
-    if now - since >= CALM or before.replicas > spec.scaling.max:
+    since = now if before.surplus_since is None else before.surplus_since
+    if now - since >= spec.scaling.cooldown.total_seconds() or before.replicas > spec.scaling.max:
         return Scale(needed)
     return Scale(before.replicas, since)
 
@@ -70,7 +67,7 @@ def decide_pods(
     """Pods of one task each for a backlog: one for each task and `scaling.min` that wait, at most `scaling.max`.
 
     Pods of an older revision are told to end, and do so after their task. A surplus, which comes of tasks that were
-    cancelled, is told to end after `CALM`.
+    cancelled, is told to end after `scaling.cooldown`.
 
     Args:
         executor: The resource; `spec.replicas` overrules the backlog.
@@ -88,7 +85,7 @@ def decide_pods(
     if len(active) <= needed:
         return PodChange(0 if _holds_off(current) else needed - len(active), old)
     since = now if surplus_since is None else surplus_since
-    if now - since < CALM:
+    if now - since < spec.scaling.cooldown.total_seconds():
         return PodChange(0, old, since)
     return PodChange(0, (*old, *(pod.name for pod in active[needed:])))
 

@@ -89,6 +89,11 @@ class Scaling(Model):
 
     min: int = Field(1, ge=0, description="Workers that run without tasks, too.")
     max: int = Field(1, ge=1, description="Most workers that run for a backlog.")
+    cooldown: Duration = Field(
+        timedelta(seconds=60),
+        ge=timedelta(),
+        description="How long fewer workers must have been enough before some are taken away. Cluster only.",
+    )
     pod_per_task: bool = Field(
         False,
         description="Each worker is a pod that takes one task and ends; `min` of them wait for tasks. Cluster only.",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from prokos.k8s.scaling import CALM, PodChange, decide_pods
+from prokos.k8s.scaling import PodChange, decide_pods
 from prokos.k8s.single_use import SingleUse, read_single_use, single_use_statement
 from prokos.k8s.single_use_pods import SingleUsePods
 from prokos.k8s.workers import build_single_use, build_workers, worker_revision
@@ -91,12 +91,12 @@ def test_one_for_each_task_and_as_many_that_wait_as_min_says_up_to_max(least, ba
     assert decide_pods(lone(least), backlog, active(*"abcde"[:there]), None, 0.0) == PodChange(made)
 
 
-def test_a_surplus_is_told_to_end_after_a_calm_the_newest_first() -> None:
+def test_a_surplus_is_told_to_end_after_the_cooldown_the_newest_first() -> None:
     pods = active("old", "middle", "new")
     first = decide_pods(lone(), 1, pods, None, 10.0)
     assert first == PodChange(surplus_since=10.0)
-    assert decide_pods(lone(), 1, pods, 10.0, 9.0 + CALM) == PodChange(surplus_since=10.0)
-    assert decide_pods(lone(), 1, pods, 10.0, 10.0 + CALM) == PodChange(end=("middle", "new"))
+    assert decide_pods(lone(), 1, pods, 10.0, 69.0) == PodChange(surplus_since=10.0)
+    assert decide_pods(lone(), 1, pods, 10.0, 70.0) == PodChange(end=("middle", "new"))
     assert decide_pods(lone(), 3, pods, 10.0, 20.0) == PodChange()
 
 
