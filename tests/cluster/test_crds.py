@@ -204,7 +204,7 @@ def test_judges_as_the_models_do(api: Api) -> None:
 def test_fills_in_the_defaults(api: Api) -> None:
     spec = api.create(executor())["spec"]
     assert (spec["timeout"], spec["concurrency"]) == ("1m", 4)
-    assert spec["scaling"] == {"min": 1, "max": 1, "podPerTask": False}
+    assert spec["scaling"] == {"min": 1, "max": 1, "cooldown": "1m", "podPerTask": False}
     assert spec["backoff"] == {"initial": "1s", "maximum": "5m", "multiplier": 2, "jitter": 0.2}
     assert spec["network"] == {"policy": "Managed"}
     assert "pod" not in spec, "what a pod leaves open is filled in from executorDefaults"

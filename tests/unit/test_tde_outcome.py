@@ -66,3 +66,26 @@ def test_a_failure_uses_up_one_attempt_or_all(retries, retryable, left):
 @pytest.mark.parametrize(("retries", "most", "attempt"), [(3, 3, 0), (1, 3, 2), (5, 3, 0)])
 def test_counts_attempts_as_far_as_they_are_known(retries, most, attempt):
     assert attempt_number(task(retries=retries, max_retries=most)) == attempt
+
+
+def test_a_wait_that_is_no_timedelta_is_refused_with_the_failures_words():
+    with pytest.raises(TypeError, match=r"retry_after must be a timedelta, not 30; the failure: down"):
+        RetryableFailure("down", 30)
+
+
+@pytest.mark.parametrize("given", [(404,), ("CODE", None)])
+def test_a_business_error_is_made_of_texts(given):
+    with pytest.raises(TypeError, match="must be texts"):
+        BusinessError(*given)
+
+
+class Careless(RetryableFailure):
+    def __init__(self):
+        pass
+
+
+def test_an_exception_that_is_not_what_it_seems_is_a_failure_like_others():
+    outcome = from_exception(Careless(), SECRETS)
+    assert isinstance(outcome, Failed)
+    assert outcome.retryable
+    assert outcome.message.startswith("Careless, which cannot be read: AttributeError: ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -29,6 +29,7 @@ from prokos.k8s.scaling import Scale, decide_scale
 from prokos.k8s.single_use_pods import SingleUsePods
 from prokos.k8s.workers import WorkerContext, build_workers, executor_owner, worker_revision
 from prokos.kernel import Desired, Observed, WorkerState
+from prokos.kernel.plan import late_shards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -61,11 +62,13 @@ class PdoState:
         beats: Age of each shard's last beat in seconds.
         backlog: Tasks of each executor that are dispatched and have not ended; None while no replica answers.
         running: Tasks of each process that have not ended, by its id.
+        silent_for: Seconds since all shards were last seen to beat.
     """
 
     beats: Mapping[int, float] = field(default_factory=dict)
     backlog: Mapping[str, int] | None = None
     running: Mapping[str, int] = field(default_factory=dict)
+    silent_for: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class ClusterHome:
         self.executor_manifests: Mapping[str, Manifest] = {}
         self.engine: ExternalEngine | None = None
         self._scales: dict[str, Scale] = {}
+        self._beaten = time.monotonic()
+        """When all shards were last seen to beat; before that, when the looks began."""
         self._single_use = SingleUsePods(client, system)
 
     def desired(self) -> Desired:
@@ -246,7 +251,13 @@ class ClusterHome:
         timeout = aiohttp.ClientTimeout(total=STATUS_TIMEOUT)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             answers = await asyncio.gather(*(_ask(session, address) for address in addresses))
-        return combine([answer for answer in answers if answer is not None])
+        return self._listened(combine([answer for answer in answers if answer is not None]))
+
+    def _listened(self, state: PdoState) -> PdoState:
+        now = time.monotonic()
+        if not late_shards(self.wanted.system.pdo.shards, state.beats):
+            self._beaten = now
+        return replace(state, silent_for=now - self._beaten)
 
 
 async def _ask(session: aiohttp.ClientSession, address: str) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from prokos.k8s.conditions import Statement, merge_conditions, summary
 from prokos.k8s.diagnose import deployment_statement, is_ready
 from prokos.k8s.names import PDO, ROUTER, WORKER, label_selector, part_name, selector_labels, worker_name
 from prokos.k8s.single_use import single_use_statement
-from prokos.kernel.plan import BEAT_LATE, is_changed
+from prokos.kernel.plan import is_changed, late_shards
 from prokos.resources.status import (
     EngineStatus,
     ProcessDefinitionStatus,
@@ -35,6 +35,10 @@ ACCEPTED = "Accepted"
 REGISTERED = "Registered"
 DEPLOYED = "Deployed"
 WORKERS_READY = "WorkersReady"
+
+BEAT_PATIENCE = 60.0
+"""Seconds for which shards that beat may be silent before the condition says so: an engine that moves takes half of it,
+and the beats come again after that."""
 
 
 @dataclass(frozen=True)
@@ -213,20 +217,20 @@ def route_conditions(facts: Facts, name: str) -> list[Statement]:
 def system_status(facts: Facts, executors: Mapping[str, Statement]) -> tuple[ProkOSStatus, list[Statement]]:
     """Status and conditions of the ProkOS."""
     shards = facts.wanted.desired.system.pdo.shards
-    beating = [shard for shard in range(shards) if facts.pdo.beats.get(shard, BEAT_LATE + 1) <= BEAT_LATE]
+    beating = shards - len(late_shards(shards, facts.pdo.beats))
     well = [name for name, statement in executors.items() if statement.status == "True"]
     parts = [
         accepted(facts, ("ProkOS", facts.system)),
         facts.engine.ready,
         facts.kernel,
-        _beating(facts, len(beating), shards),
+        _beating(facts, beating, shards),
         _executors(executors),
     ]
     status = ProkOSStatus(
         engine=facts.engine.status or EngineStatus(),
         executors=f"{len(well)}/{len(executors)}",
         processes=sum(not record.retired for record in facts.registry.processes.values()),
-        shards=f"{len(beating)}/{shards}",
+        shards=f"{beating}/{shards}",
     )
     return status, [*parts, summary(parts, message="engine, heartbeat and executors are well")]
 
@@ -244,7 +248,8 @@ def _beating(facts: Facts, beating: int, shards: int) -> Statement:
         if router.status != "True" and not router.transient:
             return router
     if beating < shards:
-        return Statement(kind, "False", "NoBeat", f"{beating} of {shards} shards beat", transient=True)
+        passes = facts.pdo.silent_for < BEAT_PATIENCE
+        return Statement(kind, "False", "NoBeat", f"{beating} of {shards} shards beat", transient=passes)
     return Statement(kind, "True", "Beating", f"{beating} of {shards} shards beat")
 
 

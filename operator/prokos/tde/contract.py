@@ -13,22 +13,28 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import timedelta
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
 
 
 class BusinessError(Exception):
-    """An outcome the process is modelled for: it leaves the task through an error boundary event."""
+    """An outcome the process is modelled for: it leaves the task through an error boundary event.
+
+    Raises:
+        TypeError: `code` or `message` is no text.
+    """
 
     def __init__(self, code: str, message: str = "", variables: Mapping[str, Any] | None = None) -> None:
+        if not isinstance(code, str) or not isinstance(message, str):
+            raise TypeError(f"code and message of a BusinessError must be texts, not {code!r} and {message!r}")
         super().__init__(f"{code}: {message}" if message else code)
         self.code = code
         self.message = message
@@ -36,10 +42,16 @@ class BusinessError(Exception):
 
 
 class RetryableFailure(Exception):  # noqa: N818 - "failure" is the engine's word for it
-    """A technical failure that may pass; `retry_after` overrides the executor's back-off."""
+    """A technical failure that may pass; `retry_after` overrides the executor's back-off.
+
+    Raises:
+        TypeError: `retry_after` is no timedelta.
+    """
 
     def __init__(self, message: str, retry_after: timedelta | None = None) -> None:
         super().__init__(message)
+        if retry_after is not None and not isinstance(retry_after, timedelta):
+            raise TypeError(f"retry_after must be a timedelta, not {retry_after!r}; the failure: {message}")
         self.retry_after = retry_after
 
 

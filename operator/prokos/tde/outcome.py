@@ -63,6 +63,13 @@ Outcome = Completed | Errored | Failed | Awaiting
 
 def from_exception(error: BaseException, secrets: Secrets) -> Errored | Failed:
     """Read what an executor raised; the messages are cleared of secrets."""
+    try:
+        return _read(error, secrets)
+    except Exception as wrong:  # noqa: BLE001 - the code of whoever wrote the exception
+        return Failed(secrets.redact(f"{type(error).__name__}, which cannot be read: {_text(wrong)}"), retryable=True)
+
+
+def _read(error: BaseException, secrets: Secrets) -> Errored | Failed:
     if isinstance(error, BusinessError):
         return Errored(error.code, secrets.redact(error.message), error.variables)
     if isinstance(error, FatalFailure):
@@ -70,11 +77,14 @@ def from_exception(error: BaseException, secrets: Secrets) -> Errored | Failed:
     if isinstance(error, RetryableFailure):
         after = error.retry_after.total_seconds() if error.retry_after is not None else None
         return Failed(secrets.redact(str(error)), retryable=True, retry_after=after)
+    return Failed(secrets.redact(_text(error)), retryable=True)
+
+
+def _text(error: BaseException) -> str:
     try:
-        message = f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - the code of whoever wrote the exception
-        message = f"{type(error).__name__}, which cannot be written as text"
-    return Failed(secrets.redact(message), retryable=True)
+        return f"{type(error).__name__}, which cannot be written as text"
 
 
 def backoff_delay(backoff: Backoff, attempt: int, jitter: float | None = None) -> float:

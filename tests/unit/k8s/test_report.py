@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from bpmn_samples import process as bpmn
@@ -10,10 +11,11 @@ from prokos.engine import DeployedProcess
 from prokos.k8s.conditions import Statement
 from prokos.k8s.desired import Found, read_wanted
 from prokos.k8s.engine import EngineState
-from prokos.k8s.home import PdoState, Pods, combine
+from prokos.k8s.home import ClusterHome, Images, PdoState, Pods, combine
 from prokos.k8s.report import Facts, reports
 from prokos.k8s.single_use import SingleUse
 from prokos.kernel.plan import register_version
+from prokos.registry.cluster import SystemRef
 from unit.builders import registry
 from unit.k8s.manifests import deployment, pod, resource
 
@@ -104,6 +106,23 @@ def test_without_an_engine_resources_wait_for_it():
 def test_a_heart_that_stopped_is_told():
     status = reported(DEMO, pdo=PdoState({0: 60.0}, {}))
     assert condition(status["ProkOS", "demo"], "PDOBeating") == ("False", "NoBeat")
+
+
+def test_a_missed_beat_passes_and_a_heart_that_stays_silent_is_told():
+    demo = {**DEMO, "status": reported(DEMO)["ProkOS", "demo"]}
+    for silent, said in ((10.0, ("True", "Beating")), (61.0, ("False", "NoBeat"))):
+        status = reported(demo, pdo=PdoState({0: silent}, {}, silent_for=silent))
+        assert condition(status["ProkOS", "demo"], "PDOBeating") == said
+        assert condition(status["ProkOS", "demo"])[0] == said[0]
+        assert status["ProkOS", "demo"]["shards"] == "0/1"
+
+
+def test_silence_counts_from_the_last_beat_or_from_the_first_look(monkeypatch):
+    clock = iter((1000.0, 1030.0, 1040.0, 1045.0, 1060.0, 1070.0))
+    monkeypatch.setattr("prokos.k8s.home.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    home = ClusterHome(None, SystemRef("shop", "demo", "uid"), Images("system", "worker"))
+    heard = [{}, {0: 0.5}, {0: 5.5}, {0: 20.5}, {}]
+    assert [home._listened(PdoState(beats)).silent_for for beats in heard] == [30.0, 0.0, 0.0, 15.0, 25.0]
 
 
 def test_the_replicas_are_one_pdo():
