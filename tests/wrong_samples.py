@@ -332,6 +332,7 @@ WRONG: list[Wrong] = [
         Wrong(document, field, words, only_cluster=True)
         for document, field, words in (
             (resource("ProkOS", engine={"embedded": {}}), "spec.engine.embedded", "in a cluster give helm or external"),
+            (external(tls={"caFile": "/a"}), "spec.engine.external.tls.caFile", "in a cluster give caSecretRef"),
             (resource("ProcessDefinition", file="a.bpmn"), "spec.file", "in a cluster give bpmn or configMapRef"),
             (
                 resource("TaskExecutor", type="python", python={"executor": "a:B", "path": "."}),

@@ -157,7 +157,8 @@ def test_a_chart_that_fails_and_an_engine_without_an_image(space):
     def chart(**values: Any) -> dict[str, Any]:
         return {"chart": "camunda-engine", "deletionPolicy": "Delete", "values": {"image": NOWHERE, **values}}
 
-    space.apply(system(helm=chart(persistence={"size": "much"})))
+    # What counts in the end is the policy of the end.
+    space.apply(system(helm={**chart(persistence={"size": "much"}), "deletionPolicy": "Retain"}))
     assert space.until_unready("prokos", "demo", "size", condition="EngineReady") == "ValuesRefused"
     space.apply(system(helm=chart()))
     reason = space.until_unready("prokos", "demo", "registry.invalid/engine:1", condition="EngineReady")

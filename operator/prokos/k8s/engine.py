@@ -112,6 +112,10 @@ class EngineKeeper:
             return self._unready("AccessFailed", str(error))
         except KubeError as error:
             return replace(self.state, ready=Statement(READY, "Unknown", "ClusterSilent", str(error), transient=True))
+        except Exception as error:
+            # The next look may find it mended; who keeps the system must not end for it.
+            log.exception("the engine could not be looked at")
+            return self._unready("LookFailed", f"{type(error).__name__}: {error}")
 
     async def _reach_release(self, release: ReleaseState) -> EngineState:
         status = EngineStatus(

@@ -32,7 +32,9 @@ def pod_access(engine: ExternalEngine) -> PodAccess:
         environment.append(_plain("PROKOS_ENGINE_TLS", "true"))
     if reference := engine.tls.ca_secret_ref:
         environment.append(_plain("PROKOS_ENGINE_CA_FILE", f"{CA_DIRECTORY}/{reference.key}"))
-        volumes.append({"name": "engine-ca", "secret": {"secretName": reference.name}})
+        # Of this key alone: the Secret of a gateway's certificate has its private key, too.
+        items = [{"key": reference.key, "path": reference.key}]
+        volumes.append({"name": "engine-ca", "secret": {"secretName": reference.name, "items": items}})
         mounts.append({"name": "engine-ca", "mountPath": CA_DIRECTORY, "readOnly": True})
     elif engine.tls.ca_file:
         environment.append(_plain("PROKOS_ENGINE_CA_FILE", engine.tls.ca_file))

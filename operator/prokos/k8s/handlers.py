@@ -120,17 +120,22 @@ class Operator:
         if going and FINALIZER in metadata.get("finalizers", ()) and metadata["uid"] not in self._lived:
             await self._remove(SystemRef(metadata["namespace"], metadata["name"], metadata["uid"]), manifest)
 
-    async def serve(self, manifest: Manifest, stopped: kopf.DaemonStopped) -> None:
-        """Keep one system until its ProkOS is deleted or the operator ends."""
+    async def serve(self, manifest: Mapping[str, Any], stopped: kopf.DaemonStopped) -> None:
+        """Keep one system until its ProkOS is deleted or the operator ends.
+
+        Args:
+            manifest: A view of the ProkOS that follows its changes: it goes as it says in the end.
+            stopped: Set to end it.
+        """
         metadata = manifest["metadata"]
         system = SystemRef(metadata["namespace"], metadata["name"], metadata["uid"])
         while not stopped and (other := self._other(system)):
-            await self._refuse(manifest, other)
+            await self._refuse(dict(manifest), other)
             await stopped.wait(10)
         if not stopped:
-            await self._keep(system, manifest, stopped)
+            await self._keep(system, stopped)
         if stopped.reason is not None and kopf.DaemonStoppingReason.RESOURCE_DELETED in stopped.reason:
-            await self._remove(system, manifest)
+            await self._remove(system, dict(manifest))
 
     def _other(self, system: SystemRef) -> str | None:
         """Another ProkOS of the same namespace that came first."""
@@ -150,7 +155,7 @@ class Operator:
         with contextlib.suppress(KubeError):
             await self._client.set_status(manifest, {"conditions": conditions})
 
-    async def _keep(self, system: SystemRef, manifest: Manifest, stopped: kopf.DaemonStopped) -> None:
+    async def _keep(self, system: SystemRef, stopped: kopf.DaemonStopped) -> None:
         def read() -> Mapping[ObjectKey, Manifest]:
             return dict(self._manifests.get(system.namespace, {}))
 
@@ -225,4 +230,4 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
 
     @kopf.daemon(GROUP, VERSION, PLURALS["ProkOS"], registry=registry, cancellation_polling=EXIT_POLL)
     async def system(body: kopf.Body, stopped: kopf.DaemonStopped, **_: Any) -> None:
-        await operator.serve(dict(body), stopped)
+        await operator.serve(body, stopped)

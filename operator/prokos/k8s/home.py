@@ -13,6 +13,7 @@ import structlog
 
 from prokos.k8s.engine_access import pod_access
 from prokos.k8s.names import (
+    COMPONENT_LABEL,
     EXECUTOR_LABEL,
     PDO,
     REVISION_LABEL,
@@ -107,8 +108,7 @@ class ClusterHome:
         manifest, context = self.executor_manifests.get(name), self._context()
         if manifest is None or context is None:
             return
-        scale = self._scales.get(name)
-        replicas = executor.spec.workers if scale is None or executor.spec.replicas is not None else scale.replicas
+        replicas = await self._replicas(executor)
         objects = build_workers(executor, executor_owner(manifest), context, replicas)
         for built in objects:
             await self._client.apply(built)
@@ -119,6 +119,16 @@ class ClusterHome:
         else:
             await self._single_use.remove(name)
         await self._drop_documents(name, worker_revision(executor, context))
+
+    async def _replicas(self, executor: TaskExecutor) -> int:
+        """Workers to apply; as many as there are where nobody has decided since this operator started."""
+        name = executor.metadata.name
+        if executor.spec.replicas is not None or executor.spec.scaling.pod_per_task:
+            return executor.spec.workers
+        if name not in self._scales:
+            there = await self._client.get("apps/v1", "Deployment", self._system.namespace, worker_name(name))
+            self._scales[name] = Scale(_bounded(executor, there["spec"].get("replicas", 1) if there else 0))
+        return self._scales[name].replicas
 
     def _context(self) -> WorkerContext | None:
         if self.engine is None:
@@ -166,8 +176,7 @@ class ClusterHome:
         before = self._scales.get(name) or Scale(running)
         if backlog is None and executor.spec.replicas is None:
             # Nobody knows the backlog: as it is, within the bounds.
-            scaling = executor.spec.scaling
-            decision = Scale(min(max(before.replicas, scaling.min), scaling.max))
+            decision = Scale(_bounded(executor, before.replicas))
         else:
             decision = decide_scale(executor, backlog or 0, before, time.monotonic())
         self._scales[name] = decision
@@ -232,13 +241,10 @@ class ClusterHome:
         pods: dict[str, list[Manifest]] = {}
         for pod in await self._client.list_all("v1", "Pod", self._system.namespace, selector):
             labels = pod["metadata"]["labels"]
-            executor = labels.get(EXECUTOR_LABEL)
-            name = (
-                worker_name(executor)
-                if executor
-                else part_name(self._system.name, labels["app.kubernetes.io/component"])
-            )
-            pods.setdefault(name, []).append(pod)
+            if executor := labels.get(EXECUTOR_LABEL):
+                pods.setdefault(worker_name(executor), []).append(pod)
+            elif component := labels.get(COMPONENT_LABEL):
+                pods.setdefault(part_name(self._system.name, component), []).append(pod)
         context = self._context()
         jobs = await self._single_use.read(self.wanted.executors.values(), context) if context else {}
         return Pods({one["metadata"]["name"]: one for one in found}, pods, jobs)
@@ -258,6 +264,11 @@ class ClusterHome:
         if not late_shards(self.wanted.system.pdo.shards, state.beats):
             self._beaten = now
         return replace(state, silent_for=now - self._beaten)
+
+
+def _bounded(executor: TaskExecutor, workers: int) -> int:
+    scaling = executor.spec.scaling
+    return min(max(workers, scaling.min), scaling.max)
 
 
 async def _ask(session: aiohttp.ClientSession, address: str) -> dict[str, Any] | None:

@@ -135,7 +135,9 @@ def build_router(
     volumes, mounts = list(access.volumes), list(access.mounts)
     if spec.router.api_key and (reference := spec.router.api_key.secret_key_ref):
         path = f"{REFERENCES}/{reference.name}"
-        volumes.append({"name": "model-key", "secret": {"secretName": reference.name, "defaultMode": 0o440}})
+        items = [{"key": reference.key, "path": reference.key}]
+        secret = {"secretName": reference.name, "items": items, "defaultMode": 0o440}
+        volumes.append({"name": "model-key", "secret": secret})
         mounts.append({"name": "model-key", "mountPath": path, "readOnly": True})
     pod = container(
         ROUTER,

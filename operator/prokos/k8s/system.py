@@ -131,6 +131,9 @@ class ClusterSystem:
                     await self.reconcile()
                 except (KubeError, EngineError) as error:
                     log.warning("reconciliation failed and is tried again", system=self._system.name, error=str(error))
+                except Exception:
+                    # One resource that breaks it must not end it for all others.
+                    log.exception("reconciliation broke off and is tried again", system=self._system.name)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), LOOK_FOR_TASKS if self.home.has_single_use else LOOK)
                     await asyncio.sleep(SETTLE)
@@ -240,7 +243,9 @@ class ClusterSystem:
         resync = time.monotonic() >= self._resync_at
         if resync:
             self._resync_at = time.monotonic() + RESYNC
-            await self.home.ensure_pdo()
+            # A PDO reads its settings when it starts: not before they are registered, which applies it as well.
+            if self.registry.load().system == desired.system:
+                await self.home.ensure_pdo()
         pdo, pods = await self.home.pdo_state(), await self.home.pods()
         if pdo.backlog is not None:
             # What depends on something that goes is the PDO's to know: it is told as soon as that answers.
@@ -318,5 +323,6 @@ def _settled(manifest: Manifest | None) -> int | None:
 
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait([task])
+    if not task.cancelled() and (error := task.exception()):
+        log.error("a part of a system had ended", part=task.get_name(), exc_info=error)

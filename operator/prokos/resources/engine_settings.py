@@ -42,6 +42,7 @@ class TlsSettings(Model):
     ca_file: str | None = Field(
         None,
         description="PEM file of the certificate authority, if not a public one; `oauth.tokenUrl` may be of it too.",
+        json_schema_extra=refused_in_cluster("caFile is for the embedded home; in a cluster give caSecretRef"),
     )
     ca_secret_ref: SecretKeyRef | None = Field(None, description="The same as a Secret; for a cluster.")
 

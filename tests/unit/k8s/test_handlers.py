@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import kopf
 import pytest
 
 from prokos.k8s import handlers
@@ -44,6 +45,35 @@ async def test_an_engine_of_somebody_else_is_not_touched(monkeypatch):
     monkeypatch.setattr(handlers, "remove_release", refused)
     external = {**GOING, "spec": {"engine": {"external": {"address": "zeebe:26500"}}}}
     await Operator(None, Images("system", "worker"))._remove(SYSTEM, external)  # type: ignore[arg-type]
+
+
+async def test_a_system_goes_as_its_resource_says_in_the_end(monkeypatch):
+    """The policy of the spec that the daemon began with would delete volumes that are to stay."""
+    policies = []
+
+    async def remove(_client: Any, _system: Any, settings: Any, *_: Any) -> None:
+        policies.append(settings.deletion_policy)
+
+    async def keep(*_: Any) -> None:
+        body._replace_with({**GOING, "spec": {"engine": {"helm": {"deletionPolicy": "Retain"}}}})
+
+    monkeypatch.setattr(handlers, "remove_release", remove)
+    body = kopf.Body({**GOING, "spec": {"engine": {"helm": {"deletionPolicy": "Delete"}}}})
+    operator = Operator(None, Images("system", "worker"))  # type: ignore[arg-type]
+    monkeypatch.setattr(operator, "_keep", keep)
+    stopped = Stopped(kopf.DaemonStoppingReason.RESOURCE_DELETED)
+    await operator.serve(body, stopped)  # type: ignore[arg-type]
+    assert policies == ["Retain"]
+
+
+class Stopped:
+    """kopf's flag of a daemon, as it is while and after it is set."""
+
+    def __init__(self, reason: Any) -> None:
+        self.reason = reason
+
+    def __bool__(self) -> bool:
+        return False
 
 
 @pytest.mark.parametrize(

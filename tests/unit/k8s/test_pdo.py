@@ -83,6 +83,17 @@ def test_credentials_are_references():
     assert {"name": "engine-ca", "mountPath": "/etc/prokos/engine-ca", "readOnly": True} in pod["volumeMounts"]
 
 
+def test_of_a_secret_pods_get_the_key_that_is_named_alone():
+    """The Secret of the gateway's certificate has its private key beside the authority."""
+    tls = {"enabled": True, "caSecretRef": {"name": "engine-tls", "key": "ca.crt"}}
+    engine = ExternalEngine.model_validate({"address": "zeebe:26500", "tls": tls})
+    (volume,) = pod_access(engine).volumes
+    assert volume["secret"] == {"secretName": "engine-tls", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    router = built(build_router, router=LLM)["Deployment"]["spec"]["template"]["spec"]["volumes"]
+    (key,) = [volume["secret"] for volume in router if volume["name"] == "model-key"]
+    assert (key["secretName"], key["items"]) == ("openai", [{"key": "key", "path": "key"}])
+
+
 def test_a_credential_from_the_environment_is_refused():
     engine = ExternalEngine.model_validate(
         {"address": "a:1", "tls": {"enabled": True}, "basic": {"username": "u", "password": {"env": "PASSWORD"}}}
