@@ -130,13 +130,33 @@ async def test_a_task_that_is_too_large_becomes_an_incident_that_says_what_to_do
     assert 7 not in pdo.flights
 
 
-async def test_a_tde_that_cannot_be_started_costs_no_attempt(system):
+async def test_a_tde_that_cannot_be_started_costs_no_attempt_and_is_tried_again_at_leisure(system, monkeypatch):
+    monkeypatch.setattr(service, "START_AGAIN", 0.02)
     system.engine.refusals["publish"] = RejectedError("no such message")
     pdo = system.start(executor("payer", RULE))
-    system.offer(7)
-    await wait_until(lambda: system.engine.reports)
-    assert system.engine.reports == [("fail", 7, "cannot start the TDE of payer: no such message", 3, 2.0)]
-    assert 7 not in pdo.flights
+    for times in (1, 2, 3):
+        system.offer(7)
+        await wait_until(lambda times=times: len(system.engine.reports) == times)
+        assert 7 not in pdo.flights
+    reported = ("fail", 7, "cannot start the TDE of payer: no such message", 3, 0)
+    kept = ("extend", 7, pdo.lease + 0.02)
+    assert system.engine.named("extend", "fail") == [kept, reported] * 3
+
+
+async def test_a_task_that_cannot_be_read_takes_no_place(system, monkeypatch):
+    monkeypatch.setattr(service, "DISPATCH_CONCURRENCY", 2)
+    pdo = system.start(executor("payer", RULE), pdo={"window": 2})
+    tag = service.tag
+
+    def strange(job, *arguments, **named):
+        if job.key < 5:
+            raise ValueError("nobody has thought of this")
+        return tag(job, *arguments, **named)
+
+    monkeypatch.setattr(service, "tag", strange)
+    system.offer(1, 2, 3, 4, 5)
+    await wait_until(lambda: system.started == ["5"])
+    assert 5 in pdo.flights
 
 
 async def test_a_task_is_let_go_when_nothing_can_be_done_with_it(system):

@@ -35,7 +35,10 @@ def test_what_an_earlier_attempt_was_failed_with_does_not_count():
     assert "prokosWait" not in given.raw_variables
 
 
-@pytest.mark.parametrize("own", [7, "soon", {"seconds": 1}, [1], None])
+STRANGE = [{"retries": 3, "seconds": wrong} for wrong in ("x", None, [], -1, 1e10, float("inf"), float("nan"))]
+
+
+@pytest.mark.parametrize("own", [7, "soon", {"seconds": 1}, [1], None, *STRANGE])
 def test_a_variable_of_the_processs_own_stays(own):
     mine = replace(job(1), raw_variables=json.dumps({"prokosWait": own}))
     assert split_wait(mine) == (mine, 0.0)

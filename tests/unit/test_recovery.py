@@ -178,3 +178,22 @@ async def test_a_result_that_cannot_be_reported_is_dropped_with_the_connection()
         bench.engine.losses.note()
         await wait_until(lambda: not bench.worker._attempts)  # nothing outside shows it
     assert bench.engine.commands == [("tried", PARENT)]
+
+
+async def test_an_attempt_does_not_begin_when_the_engine_was_silent_for_longer_than_the_lease():
+    """Another worker may have the TDE's job by then."""
+
+    class Silent(FakeEngine):
+        async def extend_lease(self, key: int, lease: float) -> None:
+            self.commands.append(("asked", key))
+            given = self.given
+            await wait_until(lambda: time.monotonic() > given.leased_at + LEASE)
+
+    bench = Bench(succeed, lease=LEASE)
+    bench.worker.client = bench.engine = engine = Silent()
+    engine.given = dispatched(lease=LEASE, tagged=task(PARENT, verify=True))
+    engine.offer(engine.given)
+    async with bench.running():
+        await wait_until(lambda: engine.commands and not bench.worker._working)
+    assert engine.commands == [("asked", PARENT)]
+    assert bench.executor.inputs == []

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from helpers import wait_until
-from prokos.engine import WrongStateError
+from prokos.engine import AccessDeniedError, WrongStateError
 from prokos.tde import Context, FatalFailure
 from unit.builders import task
 from unit.tde_bench import TDE, Bench, called, dispatched
@@ -69,6 +69,16 @@ async def test_a_task_that_fails_is_its_use_too() -> None:
     await bench.ends()
     ((_, key, message, *_),) = bench.engine.named("fail")
     assert (key, message.partition(";")[0]) == (1, "the script does not parse")
+    assert keys_of_waiting(bench) == [2]
+
+
+async def test_an_attempt_that_broke_off_is_its_use_too() -> None:
+    """What it left, in files and processes, is there."""
+    bench = SingleUse(succeed)
+    bench.engine.refusals["complete", 1] = AccessDeniedError("token expired")
+    bench.engine.offer(*tasks(1, 2))
+    await bench.ends()
+    assert bench.executor.inputs == [{}]
     assert keys_of_waiting(bench) == [2]
 
 

@@ -39,6 +39,9 @@ DISPATCH_CONCURRENCY = 64
 ASK_AGAIN = 10.0
 """Seconds after which a route that tasks still wait for is requested again: a request, or its outcome, may be lost."""
 
+START_AGAIN = 2.0
+"""Seconds before a task is offered again whose TDE the engine would not have started."""
+
 HELD_SHARE = 3
 """A wait between attempts that is longer than a lease divided by this takes no slot."""
 
@@ -184,9 +187,16 @@ class Pdo:
                 self._limit.release()
                 slots.release()
                 return None
-            # From here on the task is ours, until it ends or its lease is over.
-            job, wait = split_wait(job)
-            task = self._take(job, slots, state)
+            try:
+                # From here on the task is ours, until it ends or its lease is over.
+                job, wait = split_wait(job)
+                task = self._take(job, slots, state)
+            except Exception:
+                # One that cannot be read must not take a place for ever, nor end the scan of the others.
+                self._limit.release()
+                slots.release()
+                log.exception("a task could not be taken; its lease brings it back", job=job.key)
+                return None
             due = self._handle(job, task) if self._waits.is_due(job, wait) else self._postpone(job, task, wait)
             dispatch = self._start(due)
             dispatch.add_done_callback(lambda _: self._limit.release())
@@ -294,7 +304,7 @@ class Pdo:
             self.journal.update(task.job_key, "failed", message=str(error))
             # Nothing is wrong with the task: it comes again with all its attempts. (A start for a TDE that is not
             # deployed is no error to the engine; the task comes again when its lease is over.)
-            await self._fail(task, f"cannot start the TDE of {decision.executor}: {error}", retries=task.retries)
+            self._waits.keep(job, START_AGAIN, f"cannot start the TDE of {decision.executor}: {error}")
 
     async def _reject(self, task: TaggedTask, message: str) -> None:
         """Make an incident of a task that its executor cannot be given, however often it is tried."""

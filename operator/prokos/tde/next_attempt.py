@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 WAIT_VARIABLE = "prokosWait"
 """Local variable of a failed job; neither its executor nor its process gets to see it."""
 
+LONGEST = 10.0**9
+"""Seconds; what says that it waits for longer is no wait of ours."""
+
 HAND_BACK = 2.0
 """Seconds a process that stops has for handing back jobs; the others come when their leases are over."""
 
@@ -37,15 +40,22 @@ def wait_before(retries: int, seconds: float) -> dict[str, Any]:
 
 
 def split_wait(job: Job) -> tuple[Job, float]:
-    """A job without that variable, and the seconds to wait; 0 where there is none, or it is of an earlier attempt."""
+    """A job without that variable, and the seconds to wait; 0 where there is none, or it is of an earlier attempt.
+
+    A variable of that name which says something else is the process's own, and stays.
+    """
     if f'"{WAIT_VARIABLE}"' not in job.raw_variables:
         return job, 0.0
     variables = job.variables
     said = variables.pop(WAIT_VARIABLE, None)
-    if not isinstance(said, dict) or said.keys() != {"retries", "seconds"}:
+    if not isinstance(said, dict) or said.keys() != {"retries", "seconds"} or not _is_time(said["seconds"]):
         return job, 0.0
     seconds = float(said["seconds"]) if said["retries"] == job.retries else 0.0
     return replace(job, raw_variables=to_json(variables)), seconds
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= LONGEST
 
 
 class Waits:

@@ -174,6 +174,9 @@ class TdeWorker:
             if parent is Parent.GONE or (parent is Parent.UNLEASED and not resumes):
                 await self._give_up(job, task, log, f"the task does not wait for this TDE: it is {parent.value}")
                 return
+            if time.monotonic() >= job.leased_at + self.lease:
+                log.warning("attempt not begun", reason="the engine was silent for longer than the TDE's lease")
+                return
         started = time.monotonic()
         ending = "stopped"
         self.metrics.started()
@@ -181,8 +184,8 @@ class TdeWorker:
             ending = await self._work(job, variables, task, log)
         finally:
             self.metrics.ended(ending, time.monotonic() - started)
-        if self.single_use:
-            self._used.set()
+            if self.single_use:  # also by an attempt that broke off: the next task must not meet what it left
+                self._used.set()
 
     async def _work(
         self, job: Job, variables: dict[str, Any], task: TaggedTask | None, log: FilteringBoundLogger
