@@ -86,6 +86,10 @@ def test_bpmn_that_the_engine_refuses_is_told_and_mended(shop):
         shop.until_unready("processdefinition", "picky", "refuses")
         shop.apply(resource("ProcessDefinition", "picky", {"bpmn": good}))
         shop.until_ready("processdefinition", "picky")
+        moved = NOOP_BPMN.format(process="moved", job_type="price-order")
+        shop.apply(resource("ProcessDefinition", "picky", {"bpmn": moved}))
+        shop.until(lambda: shop.get("processdefinition", "picky")["status"]["processId"] == "moved")
+        shop.until(lambda: shop.events("ProcessRetired", "process picky"))
     finally:
         shop.kubectl("delete", "processdefinition", "picky")
 

@@ -168,6 +168,16 @@ async def test_one_that_will_not_end_is_killed(tmp_path: Path, monkeypatch: pyte
 
 # --- failures ------------------------------------------------------------------------------------------------
 
+
+def test_a_value_that_a_schema_refuses_is_shown_without_secrets_and_shortened():
+    line = "- at '/global/password': 'hunter2hunter2' does not match pattern '^[A-Z]+$'"
+    output = f"Error: values don't meet the specifications of the schema(s) in the following chart(s):\nc:\n{line}\n"
+    error = explain("upgrade", output + "- at '/x': " + "y" * 5000, {"global": {"password": "hunter2hunter2"}})
+    assert error.reason == "ValuesRefused"
+    assert "global.password: '***' does not match" in str(error)
+    assert len(str(error)) < 1000
+
+
 SCHEMA_OUTPUT = """\
 Error: UPGRADE FAILED: values don't meet the specifications of the schema(s) in the following chart(s):
 camunda-platform:

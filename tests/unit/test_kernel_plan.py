@@ -10,6 +10,7 @@ from prokos.engine import DeployedProcess
 from prokos.kernel import Desired, DesiredProcess, WorkerState
 from prokos.kernel.plan import (
     Registrations,
+    dropped,
     is_changed,
     late_shards,
     plan_boot,
@@ -56,7 +57,6 @@ def test_without_a_difference_there_is_nothing_to_do():
     known = registry([executor("payer")], [registered(wanted())])
     plan = plan_changes(desired(executor("payer"), processes=(wanted(),)), known)
     assert plan == Registrations()
-    assert not plan
 
 
 def test_an_executor_that_differs_is_registered_anew():
@@ -74,6 +74,17 @@ def test_a_process_that_is_no_longer_wanted_is_retired_once():
     active, retired = registered(wanted()), registered(wanted()).model_copy(update={"retired": True})
     assert plan_changes(desired(), registry(processes=[active])) == Registrations((), ("orders",))
     assert plan_changes(desired(), registry(processes=[retired])) == Registrations()
+
+
+def test_a_process_whose_id_was_changed_is_dropped_by_its_resource():
+    renamed = wanted(PAY.replace("orders", "orders2"))
+    others = registered(wanted(PAY.replace("orders", "parcels"), name="parcels"))
+    known = {"orders": registered(wanted()), "orders2": registered(renamed), "parcels": others}
+    assert [one.process_id for one in dropped(renamed, known)] == ["orders"]
+    assert is_changed(renamed, known)
+    known["orders"] = known["orders"].model_copy(update={"retired": True})
+    assert dropped(renamed, known) == []
+    assert not is_changed(renamed, known)
 
 
 CHANGED = bpmn(service_task("Pay", "charge"), process_id="orders")

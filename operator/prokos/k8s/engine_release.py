@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from prokos.k8s.engine_values import engine_connection, fixed_change
 from prokos.k8s.helm import Helm
-from prokos.k8s.helm_errors import HelmError
+from prokos.k8s.helm_errors import HelmError, without_secrets
 from prokos.k8s.release_look import ReleaseLooker
 from prokos.k8s.release_plan import DIGEST_LABEL, REPORTS, SYSTEM_LABEL, Step, plan_release
 from prokos.k8s.release_target import build_target, release_name
@@ -146,6 +146,8 @@ class EngineRelease:
                 self._settled = look.newest.number
             wanted = replace(target.wanted, settled=self._settled)
             step = plan_release(wanted, look.seen if look else None, datetime.now(UTC))
+            # A revision's description is what Helm said when it failed.
+            step = replace(step, message=without_secrets(step.message, target.values))
             if step.verb not in REPORTS and look is not None and not look.full:
                 # Nothing is done on the word of a history that may have gone on since.
                 self._looker.forget()

@@ -81,10 +81,12 @@ def explain(command: str, output: str, values: Mapping[str, Any]) -> HelmError:
         output: What Helm wrote to its standard error.
         values: Those it was given; what is secret among them is removed from the message.
     """
-    lines = [line.rstrip() for line in output.splitlines() if line.strip() and not NOISE.match(line)]
-    text = PREFIX.sub("", without_secrets("\n".join(lines[-LINES:]), values))
+    said = without_secrets(output, values)
+    lines = [line.rstrip() for line in said.splitlines() if line.strip() and not NOISE.match(line)]
+    text = PREFIX.sub("", "\n".join(lines[-LINES:]))
     if SCHEMA in output:
-        return HelmError("ValuesRefused", f"the chart refuses the values: {'; '.join(_schema_problems(lines))}")
+        problems = "; ".join(_schema_problems(lines))
+        return HelmError("ValuesRefused", f"the chart refuses the values: {problems[:LENGTH]}")
     text = re.sub(r"\s*\n\s*(\* )?", " ", text)[:LENGTH] or "it said nothing"
     for reason, pattern, remedy in PATTERNS:
         if pattern.search(text):

@@ -5,6 +5,8 @@ It does no more than that. What a system does is done by processes; the kernel o
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,8 +18,10 @@ from prokos.kernel.steps import KernelSteps
 from prokos.processes import kernel_processes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from prokos.engine import DeployedProcess, EngineClient
-    from prokos.kernel.home import Home
+    from prokos.kernel.home import Home, Kind
     from prokos.registry import Store
 
 BOOT_MESSAGE = "prokos.kernel.boot"
@@ -27,6 +31,9 @@ PROCESS_CHANGED = "prokos.kernel.process-changed"
 
 CHANGE_KEPT = 120.0
 """Seconds a change waits for a registration of the same resource that is under way."""
+
+REFUSED_AGAIN = 60.0
+"""Seconds before a resource that was refused is tried again as it is: what stood in its way may be gone."""
 
 log = structlog.get_logger("prokos.kernel")
 
@@ -40,6 +47,8 @@ class Kernel:
         self.store = store
         self.steps = KernelSteps(client, home, store)
         self._runner = StepRunner(client, self.steps.handlers(), worker=worker)
+        self._asked: dict[tuple[Kind, str], tuple[object, float]] = {}
+        """What each resource said when its registration was last asked for, and when, on the monotonic clock."""
 
     async def load(self) -> list[DeployedProcess]:
         """Deploy the kernel's processes, all or none; the engine keeps versions whose content it has."""
@@ -62,9 +71,20 @@ class Kernel:
         await keep_routes(self.store, desired.routes)
         self.steps.forget_refusals(desired)
         plan = plan_changes(desired, registry)
-        for name in plan.executors:
+        executors = [name for name in plan.executors if self._is_due("TaskExecutor", name, desired.executors)]
+        processes = [name for name in plan.processes if self._is_due("ProcessDefinition", name, desired.processes)]
+        for name in executors:
             await self.client.publish_message(EXECUTOR_CHANGED, name, {"executor": name}, ttl=CHANGE_KEPT)
-        for name in plan.processes:
+        for name in processes:
             await self.client.publish_message(PROCESS_CHANGED, name, {"process": name}, ttl=CHANGE_KEPT)
-        if plan:
-            log.info("desired state changed", executors=plan.executors, processes=plan.processes)
+        if executors or processes:
+            log.info("desired state changed", executors=executors, processes=processes)
+
+    def _is_due(self, kind: Kind, name: str, desired: Mapping[str, object]) -> bool:
+        """Whether a registration is to be asked for: not all the time for one that was refused and is as it was."""
+        document, now = desired.get(name), time.monotonic()
+        before, at = self._asked.get((kind, name), (None, -math.inf))
+        if (kind, name) in self.steps.refusals and before == document and now - at < REFUSED_AGAIN:
+            return False
+        self._asked[kind, name] = (document, now)
+        return True

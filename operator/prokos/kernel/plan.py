@@ -27,9 +27,6 @@ class Registrations:
     executors: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
 
-    def __bool__(self) -> bool:
-        return bool(self.executors or self.processes)
-
 
 def plan_boot(desired: Desired, registry: Registry) -> Registrations:
     """At boot everything is registered, so that workers start; what is no longer wanted is removed."""
@@ -50,6 +47,8 @@ def plan_changes(desired: Desired, registry: Registry) -> Registrations:
 
 def is_changed(process: DesiredProcess, registered: Mapping[str, RegisteredProcess]) -> bool:
     """Whether a process's content differs from what is deployed."""
+    if dropped(process, registered):
+        return True
     for definition in process.file.processes:
         known = registered.get(definition.process_id)
         if known is None or known.retired or known.latest is None:
@@ -59,6 +58,16 @@ def is_changed(process: DesiredProcess, registered: Mapping[str, RegisteredProce
         if known.resource != process.name:
             return True
     return False
+
+
+def dropped(process: DesiredProcess, registered: Mapping[str, RegisteredProcess]) -> Sequence[RegisteredProcess]:
+    """Processes that a resource had and has no more: its BPMN has them under another id, or not at all."""
+    ids = {definition.process_id for definition in process.file.processes}
+    return [
+        known
+        for known in registered.values()
+        if known.resource == process.name and not known.retired and known.process_id not in ids
+    ]
 
 
 def register_version(

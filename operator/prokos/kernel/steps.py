@@ -16,7 +16,7 @@ from prokos.engine import (
     RejectedError,
     StepRefusedError,
 )
-from prokos.kernel.plan import late_shards, plan_boot, register_version, unwell
+from prokos.kernel.plan import dropped, late_shards, plan_boot, register_version, unwell
 from prokos.kernel.routes import keep_routes
 from prokos.pdo.beat import BEAT_MESSAGE
 from prokos.processes import tde_resources
@@ -221,6 +221,9 @@ class KernelSteps:
         records = self._records(process, job)
         for record in records:
             await self.store.put_process(record)
+        for gone in dropped(process, self.store.load().processes):
+            await self.store.put_process(gone.model_copy(update={"retired": True}))
+            log.info("process retired; its running instances are still served", process=gone.process_id)
         self.refusals.pop(("ProcessDefinition", process.name), None)
         log.info(
             "process registered",
