@@ -68,7 +68,7 @@ class TaskStatus(Model):
     element: str = Field(description="Element id.")
     job_type: str | None = Field(None, description="Job type, unless the engine evaluates it.")
     executor: str | None = Field(None, description="None while no rule or route says.")
-    source: str | None = Field(None, description="What decided: header, rule, route, llm or fallback.")
+    source: str | None = Field(None, description="What decided: header, rule, human, llm or fallback.")
     message: str | None = Field(None, description="Why there is no executor.")
 
 
