@@ -211,6 +211,11 @@ async def _serve_status(
     await web.TCPSite(runner, host, int(port)).start()
 
 
+LOOK = 10_000
+"""Milliseconds without a change until what is registered is compared all the same: what changed while another change
+was being registered shows only then."""
+
+
 async def _watch(kernel: Kernel, home: EmbeddedHome, say: Callable[[str], None]) -> None:
     """Follow the manifests; wrong ones change nothing, and are said."""
     from watchfiles import awatch
@@ -218,21 +223,23 @@ async def _watch(kernel: Kernel, home: EmbeddedHome, say: Callable[[str], None])
     # An editor may replace a file, which ends the watch of the file itself but not that of its directory.
     directories = {path if path.is_dir() else path.parent for path in home.manifests if path.exists()}
     engine = home.desired().system.engine
-    async for _ in awatch(*directories, watch_filter=is_manifest, step=100, recursive=True):
-        problems = home.reload()
-        errors = [problem for problem in problems if problem.severity == "error"]
-        for problem in errors:
-            say(f"error: {problem}")
-        if errors:
-            say("the manifests have errors; what runs stays as it is")
-            continue
-        if home.desired().system.engine != engine:
-            engine = home.desired().system.engine
-            say("spec.engine has changed; the next start takes it")
+    async for changes in awatch(
+        *directories, watch_filter=is_manifest, step=100, recursive=True, rust_timeout=LOOK, yield_on_timeout=True
+    ):
+        if changes:
+            errors = [problem for problem in home.reload() if problem.severity == "error"]
+            for problem in errors:
+                say(f"error: {problem}")
+            if errors:
+                say("the manifests have errors; what runs stays as it is")
+                continue
+            if home.desired().system.engine != engine:
+                engine = home.desired().system.engine
+                say("spec.engine has changed; the next start takes it")
         try:
             await kernel.follow()
         except EngineError as error:
-            say(f"cannot follow the change now: {error}")
+            say(f"cannot follow the manifests now: {error}")
 
 
 def is_manifest(_: object, path: str) -> bool:

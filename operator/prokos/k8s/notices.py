@@ -53,8 +53,8 @@ def _rerouted(
         if was != becomes:
             message = (
                 f"TaskRoute {route.metadata.name} is gone or another: {element} went to {was}, now it is {becomes}. "
-                f"Tasks that were dispatched end where they are ({_tasks(running.get(element.process, 0))} of the "
-                "process now)"
+                "Tasks that are executed end where they are; those whose TDE waits for a worker are dispatched anew "
+                f"within a lease ({_tasks(running.get(element.process, 0))} of the process now)"
             )
             yield "RouteChanged", message
 

@@ -193,6 +193,9 @@ class KubeClient:
                             yield event["type"], event["raw_object"]
             except (KubeError, ApiException, aiohttp.ClientError, TimeoutError, ValueError) as error:
                 log.info("watch broke and is opened anew", kind=kind, namespace=namespace, error=str(error)[:300])
+            except Exception:
+                # Whoever follows would go on with what it knows, for ever.
+                log.exception("watch broke and is opened anew", kind=kind, namespace=namespace)
             await asyncio.sleep(RELIST_DELAY)
 
     async def _call(self, what: str, api_version: str, kind: str, verb: str, **arguments: Any) -> Manifest:
