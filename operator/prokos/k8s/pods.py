@@ -19,8 +19,8 @@ DEFAULT_RESOURCES: Mapping[str, Mapping[str, str]] = {
 }
 """Without a CPU limit: one makes latency worse and protects nobody whose own request is honoured."""
 
-TEMPORARY_SPACE = "256Mi"
-"""Size of /tmp and of the work directory, each."""
+TEMPORARY_SPACE = 256 * 2**20
+"""Bytes that fit into /tmp; a pod that writes more is evicted."""
 
 
 def pod_template(
@@ -33,8 +33,9 @@ def pod_template(
     volumes: Sequence[Manifest],
     grace: int,
     token: bool = False,
+    temporary: int = TEMPORARY_SPACE,
 ) -> Manifest:
-    """A pod template; `grace` is the seconds its containers have to end.
+    """A pod template; `grace` is the seconds its containers have to end, `temporary` the bytes that fit into /tmp.
 
     Only pods that talk to the API server (`token`) get a service account token.
     """
@@ -51,7 +52,7 @@ def pod_template(
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": list(containers),
-        "volumes": [*volumes, {"name": "tmp", "emptyDir": {"sizeLimit": TEMPORARY_SPACE}}],
+        "volumes": [*volumes, {"name": "tmp", "emptyDir": {"sizeLimit": str(temporary)}}],
     }
     optional: dict[str, Any] = {
         "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],

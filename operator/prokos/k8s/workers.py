@@ -22,8 +22,9 @@ from prokos.k8s.names import (
     worker_name,
 )
 from prokos.k8s.network import executor_egress, hints_egress, host_egress, name_service, network_policy
-from prokos.k8s.pods import container, merged, pod_template
+from prokos.k8s.pods import TEMPORARY_SPACE, container, merged, pod_template
 from prokos.resources import API_VERSION
+from prokos.resources.script_settings import size_in_bytes
 from prokos.tde.deployment import build_worker_deployment
 from prokos.tde.script.executor import SCRIPTS
 from prokos.tde.secrets import MOUNT
@@ -243,7 +244,15 @@ def _template(executor: TaskExecutor, context: WorkerContext, plan: _Plan) -> Ma
         containers=containers,
         volumes=volumes,
         grace=grace + GRACE_MARGIN,
+        temporary=_temporary_space(executor),
     )
+
+
+def _temporary_space(executor: TaskExecutor) -> int:
+    """Bytes: scripts have their directories in /tmp, and one that keeps to its limit must not cost the pod."""
+    script = executor.spec.script
+    scripts = 0 if script is None else executor.spec.concurrency * size_in_bytes(script.limits.disk)
+    return TEMPORARY_SPACE + scripts
 
 
 def _start_seconds(executor: TaskExecutor) -> int:

@@ -35,6 +35,19 @@ def revision(one):
     return template(one)["metadata"]["labels"]["prokos.io/revision"]
 
 
+@pytest.mark.parametrize(
+    ("one", "mebibytes"),
+    [
+        (executor(), 256 + 4 * 1024),
+        (executor(concurrency=2, script={"command": ["true"], "limits": {"disk": "10Mi"}}), 256 + 20),
+        (executor(type="http", script=None, http={"url": "https://example.com"}), 256),
+    ],
+)
+def test_a_script_that_keeps_to_its_limit_costs_no_pod(one, mebibytes):
+    (volume,) = [volume for volume in template(one)["spec"]["volumes"] if volume["name"] == "tmp"]
+    assert volume["emptyDir"] == {"sizeLimit": str(mebibytes * 2**20)}
+
+
 def test_meets_what_pod_security_restricted_asks():
     pod, worker = template()["spec"], container()
     assert pod["securityContext"]["runAsNonRoot"] is True
