@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import yaml
 
 from prokos.cli.output import FAILED, INVALID, print_error, print_note, print_problems
 from prokos.cli.running import runtime_or_exit
 from prokos.dev.state import StateDirectory
-from prokos.resources import ProcessDefinition, ProcessDefinitionSpec
+from prokos.resources import ProcessDefinition, ProcessDefinitionSpec, TaskExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,10 +74,14 @@ def _applied_file(directory: StateDirectory, resource: Resource) -> Path:
 
 
 def _to_yaml(located: Located[Resource]) -> str:
+    from prokos.dev.home import located_executor
+
     resource = located.resource
     if isinstance(resource, ProcessDefinition) and located.bpmn is not None:
         # The file it names lies beside its manifest, not beside our copy.
         spec = ProcessDefinitionSpec(bpmn=located.bpmn.xml.decode(), job_types=resource.spec.job_types)
         resource = resource.model_copy(update={"spec": spec})
+    elif isinstance(resource, TaskExecutor):
+        resource = located_executor(cast("Located[TaskExecutor]", located))
     document = resource.model_dump(mode="json", by_alias=True, exclude_none=True)
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
