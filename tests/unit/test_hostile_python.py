@@ -64,10 +64,10 @@ FATAL = {
     "{'a': b'\\xff\\xfe'}": "cannot be written as JSON",
     "{'a': object()}": "cannot be written as JSON",
     'exec(\'raise BusinessError("C", "m", {"a": object()})\')': "is not JSON serializable",
-    "exec('raise BusinessError(404)')": "must be texts, not 404",
-    "exec('raise RetryableFailure(\"m\", 30)')": "must be a timedelta, not 30",
 }
 PASSING = {
+    "exec('raise BusinessError(404)')": "must be texts, not 404",
+    "exec('from prokos.tde import RetryableFailure; raise RetryableFailure(\"m\", 30)')": "must be a timedelta, not 30",
     "1 / 0": "ZeroDivisionError: division by zero",
     "recurse()": "RecursionError",
     "sys.exit(3)": "the executor tried to exit: 3",
