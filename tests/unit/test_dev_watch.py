@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from helpers import background, wait_until
 from prokos.dev import system
+from prokos.engine import RejectedError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
 
 
-async def test_what_is_registered_is_compared_without_a_change_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_registered_is_compared_without_a_change_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """What changed while another change was being registered shows only when that has ended."""
-    monkeypatch.setattr(system, "LOOK", 20)
-    looks = {"reload": 0, "follow": 0}
-
-    def reload() -> list[object]:
-        looks["reload"] += 1
-        return []
+    monkeypatch.setattr(system, "LOOK", 0.01)
+    looks = 0
 
     async def follow() -> None:
-        looks["follow"] += 1
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise RejectedError("the engine is not in the mood")
 
-    desired = SimpleNamespace(system=SimpleNamespace(engine="embedded"))
-    home = SimpleNamespace(manifests=[tmp_path], desired=lambda: desired, reload=reload)
-    kernel = SimpleNamespace(follow=follow)
-    async with background(system._watch(kernel, home, print)):  # type: ignore[arg-type]
-        await wait_until(lambda: looks["follow"] >= 3)
-        assert looks["reload"] == 0
-        (tmp_path / "new.yaml").touch()
-        await wait_until(lambda: looks["reload"] == 1)
+    kernel = SimpleNamespace(follow=follow, steps=SimpleNamespace(booted=asyncio.Event()))
+    async with background(system._look_again(kernel)):  # type: ignore[arg-type]
+        await asyncio.sleep(5 * system.LOOK)
+        assert looks == 0, "the boot registers everything"
+        kernel.steps.booted.set()
+        await wait_until(lambda: looks >= 4)

@@ -75,6 +75,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requested.append(self.path)
+        if self.server.refusals:
+            self.send_error(self.server.refusals.pop(0))
+            return
         content = self.server.files.get(self.path)
         if content is None:
             self.send_error(404)
@@ -198,6 +201,7 @@ def test_a_repository_that_is_busy_is_asked_again(repository: Repository, cache:
     repository.publish(distribution())
     repository.refusals = [503, 429]
     ensure_distribution(VERSION)
+    assert repository.requested.count(path_of(VERSION)) == 3
     assert visible(cache) == [VERSION]
 
 

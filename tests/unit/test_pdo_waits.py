@@ -48,6 +48,12 @@ def test_an_incident_and_no_wait_need_no_variable():
     assert wait_before(0, 5.0) == wait_before(2, 0.0) == {}
 
 
+def test_a_wait_of_a_thousand_years_is_one_of_ours():
+    given, seconds = split_wait(failed(1, 3.2e10))
+    assert seconds == 1e9
+    assert "prokosWait" not in given.raw_variables
+
+
 class Recording(FakeEngine):
     """Keeps the variables that jobs are failed with."""
 

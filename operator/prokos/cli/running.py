@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from prokos.engine import Connection
 
 STATUS_TIMEOUT = 15.0
-"""Seconds to wait for a status API. The kernel's asks the PDO (2 s each time) and the engine (5 s) in its turn."""
+"""Seconds to wait for the kernel's status: it asks the PDO (2 s each time) and the engine (5 s) in its turn."""
+
+TASKS_TIMEOUT = 5.0
+"""Seconds to wait for the PDO's tasks."""
 
 
 def runtime_or_exit(state: Path | None) -> Runtime:
@@ -59,8 +62,9 @@ def connection_or_exit(state: Path | None) -> Connection:
 
 def get_json(address: str, path: str) -> Any:
     """GET a document of a status API; None when it does not answer."""
+    timeout = STATUS_TIMEOUT if path == "/status" else TASKS_TIMEOUT
     try:
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=STATUS_TIMEOUT) as response:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=timeout) as response:
             return json.loads(response.read())
     except (urllib.error.URLError, OSError, ValueError):
         return None

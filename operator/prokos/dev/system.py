@@ -43,6 +43,9 @@ READY_TIMEOUT = 60.0
 REGISTRATION = 0.5
 """Further seconds for each executor and each process. 0.05 are usual on two processors."""
 
+LOOK = 10.0
+"""Seconds between two comparisons of what is wanted with what is registered, beside those that a change brings."""
+
 log = structlog.get_logger("prokos.dev")
 
 
@@ -170,6 +173,7 @@ async def running_system(
         runtime.write(state)
         stack.callback(state.runtime_file.unlink, missing_ok=True)
         await stack.enter_async_context(_background("watch", lambda: _watch(kernel, home, say)))
+        await stack.enter_async_context(_background("look again", lambda: _look_again(kernel)))
         yield System(state, home, client, kernel, runtime)
 
 
@@ -211,11 +215,6 @@ async def _serve_status(
     await web.TCPSite(runner, host, int(port)).start()
 
 
-LOOK = 10_000
-"""Milliseconds without a change until what is registered is compared all the same: what changed while another change
-was being registered shows only then."""
-
-
 async def _watch(kernel: Kernel, home: EmbeddedHome, say: Callable[[str], None]) -> None:
     """Follow the manifests; wrong ones change nothing, and are said."""
     from watchfiles import awatch
@@ -223,23 +222,31 @@ async def _watch(kernel: Kernel, home: EmbeddedHome, say: Callable[[str], None])
     # An editor may replace a file, which ends the watch of the file itself but not that of its directory.
     directories = {path if path.is_dir() else path.parent for path in home.manifests if path.exists()}
     engine = home.desired().system.engine
-    async for changes in awatch(
-        *directories, watch_filter=is_manifest, step=100, recursive=True, rust_timeout=LOOK, yield_on_timeout=True
-    ):
-        if changes:
-            errors = [problem for problem in home.reload() if problem.severity == "error"]
-            for problem in errors:
-                say(f"error: {problem}")
-            if errors:
-                say("the manifests have errors; what runs stays as it is")
-                continue
-            if home.desired().system.engine != engine:
-                engine = home.desired().system.engine
-                say("spec.engine has changed; the next start takes it")
+    async for _ in awatch(*directories, watch_filter=is_manifest, step=100, recursive=True):
+        errors = [problem for problem in home.reload() if problem.severity == "error"]
+        for problem in errors:
+            say(f"error: {problem}")
+        if errors:
+            say("the manifests have errors; what runs stays as it is")
+            continue
+        if home.desired().system.engine != engine:
+            engine = home.desired().system.engine
+            say("spec.engine has changed; the next start takes it")
         try:
             await kernel.follow()
         except EngineError as error:
-            say(f"cannot follow the manifests now: {error}")
+            say(f"cannot follow the change now: {error}")
+
+
+async def _look_again(kernel: Kernel) -> None:
+    """Compare now and then: what changed while another change was being registered shows only afterwards."""
+    await kernel.steps.booted.wait()
+    while True:
+        await asyncio.sleep(LOOK)
+        try:
+            await kernel.follow()
+        except EngineError as error:
+            log.warning("what is registered could not be compared", error=str(error))
 
 
 def is_manifest(_: object, path: str) -> bool:

@@ -63,7 +63,7 @@ class PdoState:
         beats: Age of each shard's last beat in seconds.
         backlog: Tasks of each executor that are dispatched and have not ended; None while no replica answers.
         running: Tasks of each process that have not ended, by its id.
-        silent_for: Seconds since all shards were last seen to beat.
+        silent_for: Seconds since all shards were last seen to beat, as long as they should.
     """
 
     beats: Mapping[int, float] = field(default_factory=dict)
@@ -92,8 +92,10 @@ class ClusterHome:
         self.executor_manifests: Mapping[str, Manifest] = {}
         self.engine: ExternalEngine | None = None
         self._scales: dict[str, Scale] = {}
+        self.beats_are_due = False
+        """Whether there is an engine and a kernel, without which no heart beats. Set before each reconciliation."""
         self._beaten = time.monotonic()
-        """When all shards were last seen to beat; before that, when the looks began."""
+        """When all shards were last seen to beat, or beats became due."""
         self._single_use = SingleUsePods(client, system)
 
     def desired(self) -> Desired:
@@ -261,7 +263,7 @@ class ClusterHome:
 
     def _listened(self, state: PdoState) -> PdoState:
         now = time.monotonic()
-        if not late_shards(self.wanted.system.pdo.shards, state.beats):
+        if not self.beats_are_due or not late_shards(self.wanted.system.pdo.shards, state.beats):
             self._beaten = now
         return replace(state, silent_for=now - self._beaten)
 

@@ -136,7 +136,8 @@ def build_router(
     if spec.router.api_key and (reference := spec.router.api_key.secret_key_ref):
         path = f"{REFERENCES}/{reference.name}"
         items = [{"key": reference.key, "path": reference.key}]
-        secret = {"secretName": reference.name, "items": items, "defaultMode": 0o440}
+        # Without its key the router runs and says so; tasks go to the fallback.
+        secret = {"secretName": reference.name, "items": items, "defaultMode": 0o440, "optional": True}
         volumes.append({"name": "model-key", "secret": secret})
         mounts.append({"name": "model-key", "mountPath": path, "readOnly": True})
     pod = container(

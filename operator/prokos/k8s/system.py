@@ -106,6 +106,8 @@ class ClusterSystem:
         self._understood = False  # whether the ProkOS was ever without an error
         self._resync_at = 0.0
         """When everything is applied again, on the monotonic clock."""
+        self._broken = ""
+        """Why a reconciliation broke off, when one last did."""
         self._told = Registry()  # as it was when `notices` was asked last
         self._ready: dict[ObjectKey, tuple[str, str]] = {}
         """Last reported status and reason of each resource's Ready condition."""
@@ -119,7 +121,7 @@ class ClusterSystem:
     async def run(self) -> None:
         """Reconcile until cancelled."""
         async with contextlib.AsyncExitStack() as stack:
-            following = asyncio.create_task(self.registry.run())
+            following = asyncio.create_task(self.registry.run(), name="registry")
             stack.push_async_callback(_end, following)
             await self.registry.ready()
             self._told = self.registry.load()
@@ -131,15 +133,22 @@ class ClusterSystem:
                     await self.reconcile()
                 except (KubeError, EngineError) as error:
                     log.warning("reconciliation failed and is tried again", system=self._system.name, error=str(error))
-                except Exception:
-                    # One resource that breaks it must not end it for all others.
+                except Exception as error:
+                    # Not a thing to end for: what made it may be mended. But nobody sees it in a condition.
                     log.exception("reconciliation broke off and is tried again", system=self._system.name)
+                    self._tell_broken(f"{type(error).__name__}: {error}")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), LOOK_FOR_TASKS if self.home.has_single_use else LOOK)
                     await asyncio.sleep(SETTLE)
             for task in (following, self._engine_task):
                 if task is not None and task.done():
                     task.result()
+
+    def _tell_broken(self, message: str) -> None:
+        """An event when it breaks off for another reason than before."""
+        if message != self._broken:
+            self._say(("ProkOS", self._system.name), "Warning", "ReconcileFailed", message)
+        self._broken = message
 
     async def reconcile(self) -> None:
         """One round: read, act, report."""
@@ -149,12 +158,14 @@ class ClusterSystem:
         before = self.home.wanted
         wanted = await self._take(manifests)
         if self._engine_task is None and self._understood:
-            self._engine_task = asyncio.create_task(self._engine.run())
+            self._engine_task = asyncio.create_task(self._engine.run(), name="engine")
         elif wanted.desired.system.engine != before.system.engine:
             self._engine.wake.set()
         await self._follow_engine()
         kernel = self._kernel.kernel
-        if kernel is not None and kernel.steps.booted.is_set():
+        booted = kernel is not None and kernel.steps.booted.is_set()
+        self.home.beats_are_due = booted and self._engine.state.ready.status == "True"
+        if booted:
             self._kernel.look.set()
             await self._repair(wanted.desired)
         await self._report(wanted, manifests)
@@ -187,7 +198,7 @@ class ClusterSystem:
             return
         await self._stop_kernel()
         self._kernel = _KernelState(connection=state.connection)
-        self._kernel.task = asyncio.create_task(self._run_kernel(self._kernel, state.connection))
+        self._kernel.task = asyncio.create_task(self._run_kernel(self._kernel, state.connection), name="kernel")
 
     async def _run_kernel(self, state: _KernelState, connection: Connection) -> None:
         state.statement = Statement(KERNEL, "False", "Loading", "the kernel processes are being deployed", True)

@@ -75,16 +75,15 @@ class Kernel:
         processes = [name for name in plan.processes if self._is_due("ProcessDefinition", name, desired.processes)]
         for name in executors:
             await self.client.publish_message(EXECUTOR_CHANGED, name, {"executor": name}, ttl=CHANGE_KEPT)
+            self._asked["TaskExecutor", name] = (desired.executors.get(name), time.monotonic())
         for name in processes:
             await self.client.publish_message(PROCESS_CHANGED, name, {"process": name}, ttl=CHANGE_KEPT)
+            self._asked["ProcessDefinition", name] = (desired.processes.get(name), time.monotonic())
         if executors or processes:
             log.info("desired state changed", executors=executors, processes=processes)
 
     def _is_due(self, kind: Kind, name: str, desired: Mapping[str, object]) -> bool:
         """Whether a registration is to be asked for: not all the time for one that was refused and is as it was."""
-        document, now = desired.get(name), time.monotonic()
         before, at = self._asked.get((kind, name), (None, -math.inf))
-        if (kind, name) in self.steps.refusals and before == document and now - at < REFUSED_AGAIN:
-            return False
-        self._asked[kind, name] = (document, now)
-        return True
+        unchanged = before == desired.get(name) and time.monotonic() - at < REFUSED_AGAIN
+        return (kind, name) not in self.steps.refusals or not unchanged

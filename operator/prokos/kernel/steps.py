@@ -238,6 +238,7 @@ class KernelSteps:
         return [
             register_version(definition, process, deployed[definition.process_id], known.get(definition.process_id))
             for definition in process.file.processes
+            if definition.process_id in deployed  # one that was changed since has a registration of its own coming
         ]
 
     async def forget_process(self, job: Job) -> None:
@@ -268,7 +269,9 @@ class KernelSteps:
 
     async def check_heartbeat(self, _: Job) -> dict[str, Any]:
         """The watchdog: start the heartbeat of a shard that is late. If it does beat, nothing happens."""
-        await self.home.ensure_pdo()
+        # A PDO reads its settings when it starts: not before they are registered, which applies it as well.
+        if self.store.load().system == self.home.desired().system:
+            await self.home.ensure_pdo()
         observed = await self.home.observe()
         late = late_shards(self.home.desired().system.pdo.shards, observed.beats)
         for shard in late:

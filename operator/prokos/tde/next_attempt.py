@@ -23,7 +23,7 @@ WAIT_VARIABLE = "prokosWait"
 """Local variable of a failed job; neither its executor nor its process gets to see it."""
 
 LONGEST = 10.0**9
-"""Seconds; what says that it waits for longer is no wait of ours."""
+"""Seconds, thirty years; what says that it waits for longer is no wait of ours."""
 
 HAND_BACK = 2.0
 """Seconds a process that stops has for handing back jobs; the others come when their leases are over."""
@@ -36,7 +36,8 @@ def wait_before(retries: int, seconds: float) -> dict[str, Any]:
         retries: Attempts left after the failure; 0 makes it an incident, which waits for a person.
         seconds: Until the next attempt.
     """
-    return {WAIT_VARIABLE: {"retries": retries, "seconds": seconds}} if retries and seconds > 0 else {}
+    said = {WAIT_VARIABLE: {"retries": retries, "seconds": min(seconds, LONGEST)}}
+    return said if retries and seconds > 0 else {}
 
 
 def split_wait(job: Job) -> tuple[Job, float]:

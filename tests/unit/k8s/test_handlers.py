@@ -9,7 +9,7 @@ import kopf
 import pytest
 
 from prokos.k8s import handlers
-from prokos.k8s.handlers import FINALIZER, Operator
+from prokos.k8s.handlers import FINALIZER, Operator, register
 from prokos.k8s.helm_errors import HelmError
 from prokos.k8s.home import Images
 from unit.k8s.manifests import SYSTEM, resource
@@ -61,8 +61,10 @@ async def test_a_system_goes_as_its_resource_says_in_the_end(monkeypatch):
     body = kopf.Body({**GOING, "spec": {"engine": {"helm": {"deletionPolicy": "Delete"}}}})
     operator = Operator(None, Images("system", "worker"))  # type: ignore[arg-type]
     monkeypatch.setattr(operator, "_keep", keep)
-    stopped = Stopped(kopf.DaemonStoppingReason.RESOURCE_DELETED)
-    await operator.serve(body, stopped)  # type: ignore[arg-type]
+    registry = kopf.OperatorRegistry()
+    register(registry, operator)
+    (daemon,) = registry._spawning.get_all_handlers()
+    await daemon.fn(body=body, stopped=Stopped(kopf.DaemonStoppingReason.RESOURCE_DELETED))
     assert policies == ["Retain"]
 
 

@@ -121,8 +121,18 @@ def test_silence_counts_from_the_last_beat_or_from_the_first_look(monkeypatch):
     clock = iter((1000.0, 1030.0, 1040.0, 1045.0, 1060.0, 1070.0))
     monkeypatch.setattr("prokos.k8s.home.time", SimpleNamespace(monotonic=lambda: next(clock)))
     home = ClusterHome(None, SystemRef("shop", "demo", "uid"), Images("system", "worker"))
+    home.beats_are_due = True
     heard = [{}, {0: 0.5}, {0: 5.5}, {0: 20.5}, {}]
     assert [home._listened(PdoState(beats)).silent_for for beats in heard] == [30.0, 0.0, 0.0, 15.0, 25.0]
+
+
+def test_no_heart_is_silent_before_there_is_an_engine(monkeypatch):
+    clock = iter((1000.0, 1090.0, 1100.0))
+    monkeypatch.setattr("prokos.k8s.home.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    home = ClusterHome(None, SystemRef("shop", "demo", "uid"), Images("system", "worker"))
+    assert home._listened(PdoState({})).silent_for == 0
+    home.beats_are_due = True
+    assert home._listened(PdoState({})).silent_for == 10
 
 
 def test_the_replicas_are_one_pdo():
