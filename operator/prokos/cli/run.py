@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 """Seconds a command repeats what a busy or restarting engine refuses."""
 
+TASKS_TIMEOUT = 5.0
+"""Seconds a look at the PDO's tasks may take: they are looked at beside the instance, which must not wait for it."""
+
 WATCH_INTERVAL = 0.5
 """Seconds between looks at the tasks of a process that is waited for."""
 
@@ -71,10 +74,10 @@ async def run_and_watch(
     """
     # The engine tells an instance's key only when it has ended; until then it is the one that was not there before.
     tasks = await _tasks(pdo, process)
-    running = asyncio.create_task(client.run_instance(process, variables, timeout=timeout))
     if tasks is None:
-        return await running
+        return await client.run_instance(process, variables, timeout=timeout)
     before = {task["instance"] for task in tasks}
+    running = asyncio.create_task(client.run_instance(process, variables, timeout=timeout))
     watching = asyncio.create_task(_first_incident(pdo, process, before))
     await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
     try:
@@ -87,7 +90,7 @@ async def run_and_watch(
 
 async def _tasks(pdo: str | None, process: str) -> list[dict[str, Any]] | None:
     """What the PDO remembers of a process; None when it does not answer."""
-    found = await asyncio.to_thread(get_json, pdo, "/tasks?limit=1000") if pdo else None
+    found = await asyncio.to_thread(get_json, pdo, "/tasks?limit=1000", TASKS_TIMEOUT) if pdo else None
     return None if found is None else [task for task in found if task["process"] == process]
 
 

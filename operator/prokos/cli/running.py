@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from prokos.engine import Connection
 
 STATUS_TIMEOUT = 15.0
-"""Seconds to wait for the kernel's status: it asks the PDO (2 s each time) and the engine (5 s) in its turn."""
-
-TASKS_TIMEOUT = 5.0
-"""Seconds to wait for the PDO's tasks."""
+"""Seconds to wait for a status API. The kernel's asks the PDO (2 s each time) and the engine (5 s) in its turn."""
 
 
 def runtime_or_exit(state: Path | None) -> Runtime:
@@ -60,9 +57,8 @@ def connection_or_exit(state: Path | None) -> Connection:
     return connection
 
 
-def get_json(address: str, path: str) -> Any:
-    """GET a document of a status API; None when it does not answer."""
-    timeout = STATUS_TIMEOUT if path == "/status" else TASKS_TIMEOUT
+def get_json(address: str, path: str, timeout: float = STATUS_TIMEOUT) -> Any:
+    """GET a document of a status API; None when it does not answer within so many seconds."""
     try:
         with urllib.request.urlopen(f"http://{address}{path}", timeout=timeout) as response:
             return json.loads(response.read())

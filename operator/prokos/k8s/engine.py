@@ -115,7 +115,8 @@ class EngineKeeper:
         except Exception as error:
             # The next look may find it mended; who keeps the system must not end for it.
             log.exception("the engine could not be looked at")
-            return self._unready("LookFailed", f"{type(error).__name__}: {error}")
+            # What it says may hold a value that must not be shown.
+            return self._unready("LookFailed", f"{type(error).__name__}; the operator's log says more")
 
     async def _reach_release(self, release: ReleaseState) -> EngineState:
         status = EngineStatus(

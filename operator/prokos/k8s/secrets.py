@@ -40,12 +40,18 @@ class SecretReader:
         """One value.
 
         Raises:
-            AccessDeniedError: It is not there.
+            AccessDeniedError: It is not there, or no text.
         """
         if missing := await self.missing([reference]):
             raise AccessDeniedError(missing[0])
         data = await self._data(reference.name) or {}
-        return base64.b64decode(data[reference.key]).decode().rstrip("\n")
+        try:
+            return base64.b64decode(data[reference.key]).decode().rstrip("\n")
+        except UnicodeDecodeError:
+            # Not from the error: it holds the value.
+            raise AccessDeniedError(
+                f"the key {reference.key!r} of Secret {reference.name!r} is no UTF-8 text"
+            ) from None
 
     async def _data(self, name: str) -> dict[str, str] | None:
         secret = await self._client.get("v1", "Secret", self._namespace, name)
@@ -55,7 +61,7 @@ class SecretReader:
         """The operator's own connection to an engine.
 
         Raises:
-            AccessDeniedError: A credential is not there.
+            AccessDeniedError: A credential is not there, or no text.
         """
         values: dict[SecretKeyRef, str] = {}
         for value in credentials(engine):

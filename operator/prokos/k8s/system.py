@@ -136,7 +136,8 @@ class ClusterSystem:
                 except Exception as error:
                     # Not a thing to end for: what made it may be mended. But nobody sees it in a condition.
                     log.exception("reconciliation broke off and is tried again", system=self._system.name)
-                    self._tell_broken(f"{type(error).__name__}: {error}")
+                    # What it says may hold a value that must not be shown.
+                    self._tell_broken(f"{type(error).__name__}; the operator's log says more")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), LOOK_FOR_TASKS if self.home.has_single_use else LOOK)
                     await asyncio.sleep(SETTLE)

@@ -32,8 +32,9 @@ PROCESS_CHANGED = "prokos.kernel.process-changed"
 CHANGE_KEPT = 120.0
 """Seconds a change waits for a registration of the same resource that is under way."""
 
-REFUSED_AGAIN = 60.0
-"""Seconds before a resource that was refused is tried again as it is: what stood in its way may be gone."""
+ASK_AGAIN = 60.0
+"""Seconds before the registration of a resource is asked for again that is as it was: the first one may be under way,
+or it was refused, and what stood in its way may be gone."""
 
 log = structlog.get_logger("prokos.kernel")
 
@@ -83,7 +84,6 @@ class Kernel:
             log.info("desired state changed", executors=executors, processes=processes)
 
     def _is_due(self, kind: Kind, name: str, desired: Mapping[str, object]) -> bool:
-        """Whether a registration is to be asked for: not all the time for one that was refused and is as it was."""
+        """Whether a registration is to be asked for: not at each look while the resource is as it was."""
         before, at = self._asked.get((kind, name), (None, -math.inf))
-        unchanged = before == desired.get(name) and time.monotonic() - at < REFUSED_AGAIN
-        return (kind, name) not in self.steps.refusals or not unchanged
+        return before != desired.get(name) or time.monotonic() - at >= ASK_AGAIN
