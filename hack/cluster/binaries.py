@@ -14,6 +14,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import tenacity
 from hack.cluster.commands import run
 from hack.cluster.progress import say, step
 from hack.cluster.settings import HELM_MODULE, MODULE, ClusterError, cache_directory, module_version
@@ -152,24 +153,16 @@ def _fingerprint(build: Build) -> str:
 
 
 def _compile(build: Build, directory: Path) -> None:
-    _download_modules(build)
+    retrying = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(DOWNLOADS), retry=tenacity.retry_if_exception_type(ClusterError), reraise=True
+    )
+    retrying(run, "go", "mod", "download", cwd=build.module, timeout=1800)
     # One call for all packages whose programs are named as we want them: they are compiled and linked side by side.
     together = [package for name, package in build.packages.items() if package.rsplit("/", 1)[1] == name]
     _go_build(build, directory, together)
     for name, package in build.packages.items():
         if package not in together:
             _go_build(build, directory / name, [package])
-
-
-def _download_modules(build: Build) -> None:
-    for attempt in range(1, DOWNLOADS + 1):
-        try:
-            run("go", "mod", "download", cwd=build.module, timeout=1800)
-        except ClusterError:
-            if attempt == DOWNLOADS:
-                raise
-        else:
-            return
 
 
 def _go_build(build: Build, output: Path, packages: list[str]) -> None:

@@ -47,16 +47,8 @@ def ensure_installed(programs: Mapping[str, str]) -> None:
         if not any(Path("/var/lib/apt/lists").glob("*_Packages*")):
             run("apt-get", "update", "-qq")
         # Another apt-get may be at work.
-        install = (
-            "apt-get",
-            "-o",
-            "DPkg::Lock::Timeout=300",
-            "install",
-            "-qq",
-            "--yes",
-            "--no-install-recommends",
-            *missing,
-        )
+        options = ("-oDPkg::Lock::Timeout=300", "-qq", "--yes", "--no-install-recommends")
+        install = ("apt-get", "install", *options, *missing)
         try:
             run(*install, environment=environment)
         except ClusterError:

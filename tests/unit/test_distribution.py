@@ -199,7 +199,7 @@ def test_tries_a_broken_download_again_and_then_says_what_to_do(repository: Repo
 
 def test_a_repository_that_is_busy_is_asked_again(repository: Repository, cache: Path) -> None:
     repository.publish(distribution())
-    repository.refusals = [503, 429]
+    repository.refusals = [503, 502]  # on 429 the library itself waits
     ensure_distribution(VERSION)
     assert repository.requested.count(path_of(VERSION)) == 3
     assert visible(cache) == [VERSION]

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import structlog
+import tenacity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -182,23 +183,26 @@ def _download(version: str, packaging: str, work: Path, progress: Progress = no_
     """One file of the distribution's component, tried several times."""
     import requests
 
-    failure: Exception | None = None
-    for attempt in range(1, ATTEMPTS + 1):
-        if failure is not None:
-            time.sleep(PAUSE)
-        try:
-            return _fetch(version, packaging, work, progress)
-        except (requests.RequestException, EngineSetupError) as error:
-            shutil.rmtree(work, ignore_errors=True)
-            failure = error
-            log.warning("download of the engine failed", version=version, attempt=attempt, reason=type(error).__name__)
-    if isinstance(failure, EngineSetupError):
-        raise failure
-    raise EngineSetupError(
-        f"cannot download {_coordinates(version)} from {_repository_name()} ({type(failure).__name__}, {ATTEMPTS} "
-        f"attempts): check the connection and its proxy settings, set {REPOSITORY_VARIABLE} to a mirror, or "
-        f"{HOME_VARIABLE} to an unpacked distribution"
+    def failed(state: tenacity.RetryCallState) -> None:
+        shutil.rmtree(work, ignore_errors=True)
+        reason = type(state.outcome.exception()).__name__ if state.outcome else ""
+        log.warning("download of the engine failed", version=version, attempt=state.attempt_number, reason=reason)
+
+    retrying = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        wait=tenacity.wait_fixed(PAUSE),
+        retry=tenacity.retry_if_exception_type((requests.RequestException, EngineSetupError)),
+        after=failed,
+        reraise=True,
     )
+    try:
+        return retrying(_fetch, version, packaging, work, progress)
+    except requests.RequestException as error:
+        raise EngineSetupError(
+            f"cannot download {_coordinates(version)} from {_repository_name()} ({type(error).__name__}, {ATTEMPTS} "
+            f"attempts): check the connection and its proxy settings, set {REPOSITORY_VARIABLE} to a mirror, or "
+            f"{HOME_VARIABLE} to an unpacked distribution"
+        ) from None  # what it says may name the repository with its credentials
 
 
 def _fetch(version: str, packaging: str, work: Path, progress: Progress) -> Path:
